@@ -1,0 +1,119 @@
+# Every target works from a fresh clone: each one sets up first what it needs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# The Python 3.11 that makes the virtual environment; the second choice is for a pyenv shim that knows no 3.11.
+PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo /usr/bin/python3.11)
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+# Named after the lock's content: another lock, or a sync that did not finish, and `make setup` syncs again.
+SYNCED := $(VENV)/.synced-$(shell sha256sum requirements.lock | cut -c1-16)
+SYNCING := $(VENV)/.syncing
+# `lab up` looks again, so an emptied cache is no reason to look at every `make`.
+FETCHED := $(VENV)/.fetched-$(shell cat lab/config.py lab/artifacts.py | sha256sum | cut -c1-16)
+INSTALLER := $(VENV)/.uv
+COMPILE := pip compile requirements.txt requirements-dev.txt --generate-hashes --python-version 3.11 \
+  --python-platform linux --custom-compile-command "make lock" --quiet
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+
+##@ The two commands that most people need
+.PHONY: demo
+demo: lab-up ## Set up, start the lab and run the DAGs once against it; the lab stays up
+	$(BIN)/python -m lab demo
+
+.PHONY: test
+test: setup lint ## Set up, lint and run every test; starts the lab and stops it again if it was not up
+	tools/with-lab $(BIN)/python $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+##@ Setting up
+.PHONY: setup
+setup: $(SYNCED) $(FETCHED) ## Install what is missing: Debian packages, .venv from requirements.lock, the lab's servers
+	@:
+
+# Made anew when its interpreter does not run, or when a sync was broken off: that may have left half a package behind.
+ifneq ($(shell $(BIN)/python -c '' 2>/dev/null && [ ! -e $(SYNCING) ] && echo sound),sound)
+.PHONY: $(INSTALLER) $(SYNCED)
+endif
+$(INSTALLER):
+	tools/system-packages $(PYTHON)
+	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("PYTHON=$(PYTHON) is Python " + sys.version.split()[0] + "; dbops needs 3.11: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv --clear $(VENV)
+	@awk '/^[a-z]/ {wanted = /^uv==/} wanted' requirements.lock >$(VENV)/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@touch $@
+
+$(SYNCED): $(INSTALLER)
+	@touch $(SYNCING)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@rm -f $(SYNCING) $(VENV)/.synced-*
+	@touch $@
+
+$(FETCHED): $(SYNCED)
+	$(BIN)/python -m lab setup
+	@rm -f $(VENV)/.fetched-*
+	@touch $@
+
+.PHONY: clean
+clean: ## Stop the lab and remove everything generated in the tree (downloads stay in the cache)
+	if [ -x $(BIN)/python ]; then $(BIN)/python -m lab down; fi
+	rm -rf .lab .airflow $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+##@ The lab
+.PHONY: lab-up
+lab-up: setup ## Start the lab: MySQL 5.7 and 8.0, Trino, simulated AWS; harmless when it is up
+	$(BIN)/python -m lab up
+
+.PHONY: lab-down
+lab-down: $(SYNCED) ## Stop the lab; leaves no process behind
+	$(BIN)/python -m lab down
+
+.PHONY: lab-status
+lab-status: $(SYNCED) ## Show the lab's services, ports and health
+	$(BIN)/python -m lab status
+
+##@ Working on the code
+.PHONY: test-unit
+test-unit: $(SYNCED) ## Run the tests that need no lab
+	$(BIN)/python -m pytest -m "not lab" $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(SYNCED) ## Check style, types, the doors between the rooms, forbidden words and docs/dags.md; changes nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PYTHONPATH=plugins $(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/check_tree.py
+	$(BIN)/python tools/dag_docs.py --check
+
+.PHONY: format
+format: $(SYNCED) ## Format the code and apply the safe fixes
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: setup ## Measure side by side; starts the lab and stops it again if it was not up (BENCH_ARGS=...)
+	tools/with-lab $(BIN)/python $(BIN)/python -m bench $(BENCH_ARGS)
+
+.PHONY: docs
+docs: $(SYNCED) ## Write docs/dags.md from the DAGs' doc_md
+	$(BIN)/python tools/dag_docs.py
+
+.PHONY: lock
+lock: $(INSTALLER) ## Resolve requirements*.txt into requirements.lock, keeping the versions that still fit
+	$(UV) $(COMPILE) --output-file requirements.lock
+
+.PHONY: lock-check
+lock-check: $(INSTALLER) ## Fail when requirements.lock does not follow from requirements*.txt (asks the package index)
+	@cp requirements.lock $(VENV)/lock-check.txt
+	@$(UV) $(COMPILE) --output-file $(VENV)/lock-check.txt
+	@diff -u requirements.lock $(VENV)/lock-check.txt || { echo "requirements.lock is out of date: run make lock"; exit 1; }

@@ -1,0 +1,22 @@
+-- Schemas, the user of dbops and its privileges, as in the lab.
+CREATE DATABASE IF NOT EXISTS `carshare`;
+CREATE DATABASE IF NOT EXISTS `dbops_archive`;
+CREATE DATABASE IF NOT EXISTS `carshare_restore`;
+CREATE USER IF NOT EXISTS 'dbops'@'%' IDENTIFIED WITH mysql_native_password BY 'lab-secret';
+GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'dbops'@'%';
+GRANT SELECT ON performance_schema.* TO 'dbops'@'%';
+GRANT SELECT, DELETE, TRIGGER ON `carshare`.* TO 'dbops'@'%';
+GRANT ALL PRIVILEGES ON `dbops_archive`.* TO 'dbops'@'%';
+GRANT ALL PRIVILEGES ON `carshare_restore`.* TO 'dbops'@'%';
+CREATE USER IF NOT EXISTS 'dbops'@'localhost' IDENTIFIED WITH mysql_native_password BY 'lab-secret';
+GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'dbops'@'localhost';
+GRANT SELECT ON performance_schema.* TO 'dbops'@'localhost';
+GRANT SELECT, DELETE, TRIGGER ON `carshare`.* TO 'dbops'@'localhost';
+GRANT ALL PRIVILEGES ON `dbops_archive`.* TO 'dbops'@'localhost';
+GRANT ALL PRIVILEGES ON `carshare_restore`.* TO 'dbops'@'localhost';
+CREATE USER IF NOT EXISTS 'dbops'@'127.0.0.1' IDENTIFIED WITH mysql_native_password BY 'lab-secret';
+GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'dbops'@'127.0.0.1';
+GRANT SELECT ON performance_schema.* TO 'dbops'@'127.0.0.1';
+GRANT SELECT, DELETE, TRIGGER ON `carshare`.* TO 'dbops'@'127.0.0.1';
+GRANT ALL PRIVILEGES ON `dbops_archive`.* TO 'dbops'@'127.0.0.1';
+GRANT ALL PRIVILEGES ON `carshare_restore`.* TO 'dbops'@'127.0.0.1';

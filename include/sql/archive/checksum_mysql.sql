@@ -1,0 +1,18 @@
+-- Checksum of a set of rows: rows, hashes, sum of 60 bits, XOR of 64 bits.
+-- LIMIT 2^64-1 keeps MySQL 5.7 and 8.0 from merging the derived table, which would compute every MD5 twice.
+SELECT
+    COUNT(*) AS n,
+    COUNT(h) AS nh,
+    SUM(CAST(CONV(SUBSTR(h, 1, 15), 16, 10) AS UNSIGNED)) AS s,
+    BIT_XOR(CAST(CONV(SUBSTR(h, 17, 16), 16, 10) AS UNSIGNED)) AS x
+FROM (
+    SELECT MD5({{ row_text }}) AS h
+    FROM {{ table | ident }}
+    WHERE {{ where }}
+    LIMIT 18446744073709551615
+{%- if lock %}
+
+    FOR UPDATE
+{%- endif %}
+
+) AS hashed

@@ -1,0 +1,18 @@
+-- Every column of one table in ordinal order.
+SELECT
+    c.COLUMN_NAME AS name,
+    LOWER(c.DATA_TYPE) AS data_type,
+    c.COLUMN_TYPE AS column_type,
+    c.IS_NULLABLE = 'YES' AS nullable,
+    c.CHARACTER_SET_NAME AS charset,
+    c.COLLATION_NAME AS collation,
+    c.CHARACTER_MAXIMUM_LENGTH AS max_chars,
+    c.CHARACTER_OCTET_LENGTH AS max_octets,
+    c.NUMERIC_PRECISION AS numeric_precision,
+    c.NUMERIC_SCALE AS numeric_scale,
+    c.GENERATION_EXPRESSION <> '' AS is_generated,
+    c.EXTRA LIKE '%%auto_increment%%' AS is_auto_increment
+FROM information_schema.COLUMNS AS c
+WHERE c.TABLE_SCHEMA = %(schema)s
+    AND c.TABLE_NAME = %(table)s
+ORDER BY c.ORDINAL_POSITION

@@ -1,0 +1,76 @@
+"""``python -m lab <command>``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lab import artifacts, config, env, stack
+from lab.config import LabError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m lab", description="The local AWS of dbops, without Docker.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands.add_parser("setup", help="fetch, check and unpack the servers")
+    commands.add_parser("up", help="start everything and wait until it is ready")
+    commands.add_parser("down", help="stop everything; data stays")
+    commands.add_parser("status", help="show every service; exit status 1 when one is down")
+    commands.add_parser(
+        "env", help="print the environment for Airflow: source <(python -m lab env), or source .lab/env"
+    )
+    commands.add_parser("reset", help="stop everything, delete all data, start anew")
+    seed = commands.add_parser("seed", help="fill the schema carshare")
+    seed.add_argument("--rows", type=int, required=True, help="cold rows that the table positions shall have")
+    seed.add_argument("--hot-rows", type=int, help="rows that are too young to archive (default: a tenth of --rows)")
+    seed.add_argument("--server", choices=sorted(config.MYSQL_SERVERS), default="mysql57")
+    commands.add_parser("report", help="copy the newest report to .lab/reports and print its path")
+    commands.add_parser(
+        "demo", help="seed a million cold rows, archive them with airflow dags test, show what was proved"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        return run(arguments)
+    except LabError as error:
+        print(f"lab {arguments.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def run(arguments: argparse.Namespace) -> int:  # noqa: C901 - a command a case
+    match arguments.command:
+        case "setup":
+            artifacts.setup()
+        case "up":
+            stack.up()
+            print(f"the lab is up; for Airflow: source {env.write()}")
+        case "down":
+            stack.down()
+        case "status":
+            states = stack.status()
+            print(f"{'SERVICE':<10}{'PID':>9}{'PORT':>7}{'RSS MB':>8}  READY")
+            for state in states:
+                ready = "yes" if state.ready else "no"
+                print(f"{state.name:<10}{state.pid or '-':>9}{state.port:>7}{state.rss_mb or '-':>8}  {ready}")
+            return 0 if all(state.ready for state in states) else 1
+        case "env":
+            print(env.exports(), end="")
+        case "reset":
+            stack.reset()
+        case "seed":
+            from lab import seed  # numpy and pyarrow: only here
+
+            seed.seed(arguments.server, arguments.rows, arguments.hot_rows)
+        case "demo":
+            from lab import demo
+
+            demo.run()
+        case "report":
+            from lab import aws
+
+            print(aws.newest_report())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

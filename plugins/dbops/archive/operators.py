@@ -1,0 +1,519 @@
+"""The archive's face in Airflow: each operator reads its arguments, opens services, calls a step, and returns a small reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from dbops import connections, guardrails, reports, specs
+from dbops.alerting import Explained
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from dbops.archive.spec import ArchiveSpec
+    from dbops.archive.steps import Planned, Services
+
+APPROVE, REJECT = "Approve", "Reject"
+PURGE_ALLOW_EXTRA = "dbops_purge_allow"
+UNTOUCHED = "Nothing was written or deleted by this step."
+
+
+class ArchiveStopped(Explained, AirflowFailException):
+    """A refusal: repeating the task cannot help, so it is not retried."""
+
+
+class _ArchiveOperator(BaseOperator):
+    """What the archive's operators share: conf, spec, services and the fields of a report."""
+
+    operator_extra_links = (reports.ReportLink(),)
+
+    def load(self, name: str) -> ArchiveSpec:
+        """The spec of that name. Raises ArchiveStopped with every error in the file."""
+        from dbops.archive.spec import ROOM, ArchiveSpec
+
+        try:
+            return specs.load(ROOM, name, ArchiveSpec)
+        except specs.SpecError as error:
+            raise ArchiveStopped(
+                str(error), happened=UNTOUCHED, safe_next="Correct the spec and run again.", target=name
+            ) from error
+
+    def dry_run_of(self, context: Context) -> bool:
+        """Scheduled runs work, all others only with dry_run false."""
+        return not _is_scheduled(context) and bool(context["params"]["dry_run"])
+
+    def confirmation(self, context: Context, spec: ArchiveSpec) -> str | None:
+        """What stands for the typed confirmation: the parameter, or in a scheduled run the spec's purge.allowed."""
+        if _is_scheduled(context):
+            return spec.full_name if spec.purge.allowed else None
+        return context["params"]["confirm"]
+
+    def services(self, context: Context, spec: ArchiveSpec) -> Services:
+        """How this run reaches the spec's servers."""
+        return build_services(spec, run=_run_label(context))
+
+    def report(self, context: Context, spec: ArchiveSpec, report: reports.Report) -> None:
+        """Publish a report to S3 and the store and link it to this task."""
+        from dbops.store import Store
+
+        published = reports.publish(
+            report,
+            s3_client=connections.aws_client("s3", spec.aws_connection),
+            uri=str(connections.extra(connections.STORE).get("reports_s3_uri") or ""),
+            store=Store.open(),
+        )
+        context["ti"].xcom_push(key=reports.REPORT_ID_KEY, value=published.report_id)
+        self.log.info(
+            "%s %s: %s; report %s", report.verdict.value, report.title, "; ".join(report.reasons), published.s3_uri
+        )
+        for figure in report.figures:
+            self.log.info("  %s: %s %s", figure.label, figure.value, f"({figure.note})" if figure.note else "")
+
+    def common(self, context: Context, spec: ArchiveSpec) -> dict[str, Any]:
+        """Fields that every report of this run has."""
+        return {
+            "dag_id": context["dag_run"].dag_id,
+            "run_id": context["run_id"],
+            "parameters": {**dict(context["params"]), "scheduled": _is_scheduled(context)},
+            "versions": _versions(spec),
+            "provenance": connections.aws_provenance(spec.aws_connection),
+        }
+
+    @contextmanager
+    def explained(self, spec: ArchiveSpec, happened: str, safe_next: str) -> Iterator[None]:
+        """Turn what a step raises into an alert that says what happened and what is safe now; refusals are not retried."""
+        from dbops.archive.ledger import LedgerError
+        from dbops.archive.restore import RestoreError
+
+        try:
+            yield
+        except (guardrails.Refused, LedgerError, RestoreError) as error:
+            raise ArchiveStopped(str(error), happened=happened, safe_next=safe_next, target=spec.full_name) from error
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise Explained(what, happened=happened, safe_next=safe_next, target=spec.full_name) from error
+
+
+def build_services(spec: ArchiveSpec, *, run: str) -> Services:
+    """Services over the Airflow connections that the spec names."""
+    from functools import partial
+
+    from dbops import store
+    from dbops.archive import ledger, steps
+
+    def lag_source() -> Any:
+        if spec.purge.lag_connection:
+            return connections.mysql(spec.purge.lag_connection)
+        source = connections.mysql(spec.connection)
+        from dbops import mysql
+
+        if mysql.read_server(source).is_aurora:
+            return source
+        source.close()
+        return (
+            connections.mysql(connections.MYSQL_REPLICA) if connections.is_defined(connections.MYSQL_REPLICA) else None
+        )
+
+    return steps.Services(
+        source=partial(connections.mysql, spec.connection),
+        source_transactional=partial(connections.mysql, spec.connection, autocommit=False),
+        reader=partial(connections.mysql, spec.read_connection or spec.connection, raw=True),
+        lag_source=lag_source,
+        trino=partial(connections.trino, spec.trino_connection),
+        s3=partial(connections.aws_client, "s3", spec.aws_connection),
+        catalog=partial(connections.iceberg_catalog, spec.iceberg_connection, spec.aws_connection),
+        trino_catalog=connections.iceberg_trino_catalog(spec.iceberg_connection),
+        migrate=lambda: store.migrate(
+            connections.engine(spec.connection, schema=ledger.SCHEMA), ledger.MIGRATIONS, ledger.VERSION_TABLE
+        ),
+        purge_allowed=tuple(connections.extra(spec.connection).get(PURGE_ALLOW_EXTRA) or ()),
+        run=run,
+    )
+
+
+class ChooseSpecsOperator(_ArchiveOperator):
+    """Validate the run's conf and return the names of the specs to work on: the one asked for, or all that are enabled."""
+
+    def execute(self, context: Context) -> list[str]:
+        """Names of specs. Raises ArchiveStopped for unknown keys, unknown or wrong specs, and a purge that names no single table."""
+        from dbops.archive.spec import ROOM, ArchiveSpec
+
+        params = context["params"]
+        try:
+            guardrails.refuse_unknown_conf(context["dag_run"].conf, params)
+            if params.get("spec"):
+                return [self.load(params["spec"]).name]
+            if not self.dry_run_of(context) and not _is_scheduled(context):
+                raise guardrails.Refused(
+                    "spec is empty and dry_run is false: name one spec, or leave dry_run true to look at all"
+                )
+            found = specs.load_all(ROOM, ArchiveSpec, enabled_only=True)
+        except (guardrails.Refused, specs.SpecError) as error:
+            raise ArchiveStopped(
+                str(error), happened=UNTOUCHED, safe_next="Correct the trigger form or the spec."
+            ) from error
+        if not found:
+            raise AirflowSkipException("no spec is enabled")
+        return [spec.name for spec in found]
+
+
+class PreflightOperator(_ArchiveOperator):
+    """Refuse before anything is written; returns the spec's name."""
+
+    template_fields = ("spec",)
+
+    def __init__(self, *, spec: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+
+    def execute(self, context: Context) -> str:
+        """Check services, definitions, settings and grants. Raises ArchiveStopped with every refusal, after reporting them."""
+        from dbops.archive import steps, summary
+
+        spec = self.load(self.spec)
+        purging = not self.dry_run_of(context) and bool(self.confirmation(context, spec))
+        with self.explained(spec, UNTOUCHED, "Run again when the cause is gone."):
+            services = self.services(context, spec)
+            refusals = steps.check(services, spec, purging=purging)
+            if purging:
+                guardrails.require_confirmation(self.confirmation(context, spec), spec.full_name)
+        if refusals:
+            common = self.common(context, spec)
+            self.report(context, spec, summary.preflight_report(spec, refusals, None, common, dry_run=False))
+            raise ArchiveStopped(
+                f"{len(refusals)} refusals: " + " | ".join(map(str, refusals)),
+                happened=UNTOUCHED, safe_next="Apply the fixes that the report names, then run again.", target=spec.full_name,
+            )  # fmt: skip
+        return spec.name
+
+
+class PlanOperator(_ArchiveOperator):
+    """Continue or make the plan; returns ``{"spec", "plan_id", "groups"}`` with plan_id None when there is nothing to do."""
+
+    template_fields = ("spec",)
+
+    def __init__(self, *, spec: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Walk the table. Raises ArchiveStopped when rows are refused, after reporting them."""
+        from dbops.archive import steps
+
+        spec, dry_run = self.load(self.spec), self.dry_run_of(context)
+        with self.explained(
+            spec, "No row was exported or deleted; a plan is stored whole or not at all.", "Run again."
+        ):
+            planned = steps.make_plan(
+                self.services(context, spec), spec, _run_date(context), dry_run=dry_run,
+                abandon_open=bool(context["params"]["abandon_open_plan"]),
+            )  # fmt: skip
+        self.log.info("%s rows in %s chunks meet: %s", planned.rows, planned.chunks, planned.predicate)
+        for note in planned.notes:
+            self.log.info("%s", note)
+        if planned.plan is None:
+            self._report_no_plan(context, spec, planned, dry_run)
+            return {"spec": spec.name, "plan_id": None, "groups": []}
+        return {
+            "spec": spec.name,
+            "plan_id": planned.plan.plan_id,
+            "groups": [list(span) for span in steps.groups(planned.chunks)],
+        }
+
+    def _report_no_plan(self, context: Context, spec: ArchiveSpec, planned: Planned, dry_run: bool) -> None:
+        from dbops.archive import summary
+
+        self.report(
+            context, spec, summary.preflight_report(spec, [], planned, self.common(context, spec), dry_run=dry_run)
+        )
+        if planned.refusals:
+            raise ArchiveStopped(
+                f"{len(planned.refusals)} refusals: " + " | ".join(map(str, planned.refusals)),
+                happened=UNTOUCHED, safe_next="Apply the fixes that the report names, then run again.", target=spec.full_name,
+            )  # fmt: skip
+
+
+class ListGroupsOperator(_ArchiveOperator):
+    """Flatten the plans into ``{"spec", "plan_id", "span"}``, one for each group of chunks."""
+
+    template_fields = ("plans",)
+
+    def __init__(self, *, plans: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plans = plans
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """One entry a group, over all specs."""
+        return [{"spec": p["spec"], "plan_id": p["plan_id"], "span": span} for p in self.plans for span in p["groups"]]
+
+
+class _GroupOperator(_ArchiveOperator):
+    template_fields = ("group",)
+
+    def __init__(self, *, group: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.group = group
+
+    @property
+    def span(self) -> tuple[int, int]:
+        first, last = self.group["span"]
+        return int(first), int(last)
+
+
+class ExportOperator(_GroupOperator):
+    """Export the chunks of one group to S3."""
+
+    def execute(self, context: Context) -> None:
+        """Resumes: chunks that the ledger calls exported are not read again."""
+        from dbops.archive import steps
+
+        spec = self.load(self.group["spec"])
+        with self.explained(
+            spec, "Rows were only read; finished chunks are recorded, their files are not part of the table yet.",
+            "Clear this task: it goes on with the chunks that are missing.",
+        ):  # fmt: skip
+            moved = steps.export_group(self.services(context, spec), spec, self.group["plan_id"], self.span)
+        self.log.info("exported %s rows in %.1f s; %s", moved.rows, moved.seconds, moved.message)
+
+
+class _PlanOperator(_ArchiveOperator):
+    template_fields = ("plan",)
+
+    def __init__(self, *, plan: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan = plan
+
+    @property
+    def plan_id(self) -> str:
+        if self.plan["plan_id"] is None:
+            raise AirflowSkipException(f"spec {self.plan['spec']}: no plan in this run")
+        return str(self.plan["plan_id"])
+
+
+class PublishOperator(_PlanOperator):
+    """Commit the exported files of one plan to its Iceberg table."""
+
+    def execute(self, context: Context) -> None:
+        """Resumes: files that the current snapshot holds are not added again."""
+        from dbops.archive import steps
+
+        spec, plan_id = self.load(self.plan["spec"]), self.plan_id
+        with self.explained(
+            spec, "Files that were committed are part of the table; MySQL still has every row.",
+            "Clear the failed export first, if there is one, then this task; nothing is added twice.",
+        ):  # fmt: skip
+            moved = steps.publish_plan(self.services(context, spec), plan_id)
+        self.log.info("published %s rows in %.1f s; %s", moved.rows, moved.seconds, moved.message)
+
+
+class VerifyOperator(_GroupOperator):
+    """Prove the published chunks of one group through Trino."""
+
+    def execute(self, context: Context) -> None:
+        """Reads only, except for the verdicts in the ledger; repeating it is harmless."""
+        from dbops.archive import steps
+
+        spec = self.load(self.group["spec"])
+        with self.explained(
+            spec, "Nothing was deleted; MySQL still has every row.", "Clear this task when Trino and S3 answer again."
+        ):
+            moved = steps.verify_group(self.services(context, spec), self.group["plan_id"], self.span)
+        self.log.info("verified %s rows in %.1f s; %s", moved.rows, moved.seconds, moved.message)
+
+
+class ListApprovalsOperator(_ArchiveOperator):
+    """Subject and body of the approvals that this run needs, with the digest of what was proven."""
+
+    template_fields = ("plans",)
+
+    def __init__(self, *, plans: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plans = plans
+
+    def execute(self, context: Context) -> list[dict[str, str]]:
+        """``[{"subject", "body"}]`` for the approval tasks; plans and digests go to XCom ``asked``."""
+        from dbops.archive import steps
+
+        requests, asked = [], []
+        for ref in self.plans:
+            spec = self.load(ref["spec"])
+            if ref["plan_id"] is None or not spec.purge.approval or not self.confirmation(context, spec):
+                continue
+            digest = steps.approval_digest(self.services(context, spec), ref["plan_id"])
+            asked.append({"spec": spec.name, "plan_id": ref["plan_id"], "digest": digest})
+            requests.append(
+                {
+                    "subject": f"Purge {spec.full_name}?",
+                    "body": f"Plan `{ref['plan_id']}` is archived and verified. Approving deletes its proven rows from"
+                    f" `{spec.full_name}`.\n\nDigest of what was proven: `{digest}`",
+                }
+            )
+        context["ti"].xcom_push(key="asked", value=asked)
+        return requests
+
+
+class RecordApprovalsOperator(_ArchiveOperator):
+    """Write the answers into the ledger; an answer that is missing or not "Approve" records nothing, and the purge refuses."""
+
+    def __init__(self, *, asking_task_id: str, approval_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.asking_task_id = asking_task_id
+        self.approval_task_id = approval_task_id
+
+    def execute(self, context: Context) -> None:
+        """Raises ArchiveStopped when the plan is no longer what was approved."""
+        from dbops.archive import steps
+
+        ti = context["ti"]
+        for index, asked in enumerate(ti.xcom_pull(task_ids=self.asking_task_id, key="asked") or []):
+            answer = ti.xcom_pull(task_ids=self.approval_task_id, map_indexes=index) or {}
+            chosen, who = answer.get("chosen_options") or [], answer.get("responded_by_user") or {}
+            by = str(who.get("name") or who.get("id") or "unknown")
+            self.log.info("plan %s: %s by %s", asked["plan_id"], chosen or "no answer", by)
+            if chosen == [APPROVE]:
+                spec = self.load(asked["spec"])
+                with self.explained(spec, UNTOUCHED, "Run again and approve the new digest."):
+                    steps.approve(self.services(context, spec), asked["plan_id"], by, asked["digest"])
+
+
+class PurgeOperator(_GroupOperator):
+    """Delete the proven batches of one group from MySQL."""
+
+    def execute(self, context: Context) -> None:
+        """Skips without a confirmation. Resumes: the ledger says which batches are gone."""
+        from dbops.archive import steps
+
+        spec = self.load(self.group["spec"])
+        confirm = self.confirmation(context, spec)
+        if not confirm:
+            raise AirflowSkipException(f"not confirmed: rows stay in MySQL; to purge set confirm to {spec.full_name}")
+        with self.explained(
+            spec, "Batches that the ledger calls done are deleted and proven; all others are untouched in MySQL.",
+            "Clear this task, or start a new run: it goes on with the batches that are left.",
+        ):  # fmt: skip
+            moved, outcome = steps.purge_group(
+                self.services(context, spec), spec, self.group["plan_id"], self.span, confirm=confirm
+            )
+        self.log.info("purged %s rows in %.1f s; %s", moved.rows, moved.seconds, moved.message)
+        if outcome.changed:
+            self.log.warning("batches changed since the export: %s", outcome.changed[:20])
+
+
+class ReconcileOperator(_PlanOperator):
+    """Hold source, lake and ledger against each other, close the plan, report."""
+
+    def execute(self, context: Context) -> str:
+        """The verdict. Raises ArchiveStopped when it is FAILED, after reporting."""
+        from dbops.archive import steps, summary
+
+        spec, plan_id = self.load(self.plan["spec"]), self.plan_id
+        with self.explained(
+            spec,
+            "The ledger says for every batch whether its rows are deleted.",
+            "Clear this task; repeating it is harmless.",
+        ):
+            found = steps.reconcile(self.services(context, spec), plan_id)
+            purging = bool(self.confirmation(context, spec))
+            report = summary.run_report(spec, found, purging=purging, common=self.common(context, spec))
+            for stage, rows, seconds, tasks in summary.stage_totals(found):
+                self.log.info(
+                    "%-8s %12s rows %8.2f s %12s rows/s %4d tasks",
+                    stage,
+                    rows,
+                    seconds,
+                    summary.rate(rows, seconds),
+                    tasks,
+                )
+            self.report(context, spec, report)
+        if report.verdict is reports.Verdict.FAILED:
+            raise ArchiveStopped(
+                "; ".join(report.reasons), happened="The report lists what was deleted and what stayed.",
+                safe_next="Read the report. Rows that are not done are still in MySQL; a new run continues the plan.",
+                target=spec.full_name,
+            )  # fmt: skip
+        return report.verdict.value
+
+
+class AnyFailureOperator(BaseOperator):
+    """Fails when a task before it failed (trigger rule one_failed), so that the run is red although later steps went on."""
+
+    def execute(self, context: Context) -> None:
+        """Always raises."""
+        raise ArchiveStopped(
+            "at least one task of this run failed", happened="Steps of other specs went on; see the tasks that are red.",
+            safe_next="Nothing by itself: the alert of the failed task says what to do.",
+        )  # fmt: skip
+
+
+class RestoreOperator(_ArchiveOperator):
+    """Restore archived rows into a scratch table and prove them equal; never writes to the live table."""
+
+    def execute(self, context: Context) -> list[str]:
+        """Names of the scratch tables. Raises ArchiveStopped for a wrong selection or unequal rows."""
+        import hashlib
+
+        from dbops.archive import restore, steps, summary
+
+        params = context["params"]
+        try:
+            guardrails.refuse_unknown_conf(context["dag_run"].conf, params)
+        except guardrails.Refused as refused:
+            raise ArchiveStopped(refused.reason, happened=UNTOUCHED, safe_next="Correct the trigger form.") from refused
+        spec = self.load(params["spec"])
+        with self.explained(spec, "Live rows were not touched.", "Correct the selection and run again."):
+            selection = restore.selection(
+                chunks=params["chunks"], column=params["column"], low=params["from"], high=params["to"]
+            )
+            suffix = "r" + hashlib.sha256(context["run_id"].encode()).hexdigest()[:8]
+            restored = steps.restore_rows(
+                self.services(context, spec), spec, selection, plan_id=params["plan_id"], suffix=suffix
+            )
+            report = summary.restore_report(spec, restored, self.common(context, spec))
+            self.report(context, spec, report)
+        if report.verdict is reports.Verdict.FAILED:
+            raise ArchiveStopped(
+                "; ".join(report.reasons), happened="The scratch tables hold what the lake gave; live rows were not touched.",
+                safe_next="Do not use the scratch tables. Compare them with the lake as the report shows.", target=spec.full_name,
+            )  # fmt: skip
+        return [".".join(r.scratch) for _, r in restored]
+
+
+def _is_scheduled(context: Context) -> bool:
+    return str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type)) == "scheduled"
+
+
+def _run_label(context: Context) -> str:
+    return f"{context['dag_run'].dag_id}/{context['run_id']}"[:300]
+
+
+def _run_date(context: Context) -> datetime:
+    """The date that the cut-off counts from: as_of, else the run's own date; never the present time."""
+    as_of = context["params"].get("as_of")
+    return datetime.fromisoformat(as_of).replace(tzinfo=UTC) if as_of else context["dag_run"].run_after
+
+
+def _versions(spec: ArchiveSpec) -> dict[str, str]:
+    from importlib.metadata import version
+
+    from dbops import mysql
+    from dbops.archive import verify
+
+    source, trino = connections.mysql(spec.connection), None
+    found = {p: version(p) for p in ("apache-airflow", "pyiceberg", "pyarrow")}
+    try:
+        found["MySQL source"] = mysql.read_server(source).version
+        trino = connections.trino(spec.trino_connection)
+        found["Trino"] = str(verify.trino_rows(trino, "SELECT version()")[0][0])
+    except Exception as error:  # a report about a server that is down must still appear
+        found["unreachable"] = f"{type(error).__name__}: {error}"[:200]
+    finally:
+        source.close()
+        if trino is not None:
+            trino.close()
+    return found

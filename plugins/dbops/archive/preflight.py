@@ -1,0 +1,314 @@
+"""Preflight: everything that would lose, distort or wrongly delete rows is found before anything is written.
+
+Two parts: :func:`check_table` looks at definitions, server and services; :func:`check_rows` looks at the cold rows themselves, chunk by
+chunk. Each refusal names the column, the number of rows, one sample key and the fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbops import mysql, sql
+from dbops.archive import codec, keys
+from dbops.archive.keys import RowKey
+from dbops.archive.ledger import Chunk
+from dbops.archive.spec import ArchiveSpec
+from dbops.mysql import Column, ForeignKey, Table
+from dbops.sql import ident
+
+if TYPE_CHECKING:
+    from MySQLdb.connections import Connection
+
+# Character sets whose every code point utf8mb4 holds, so no row needs to be tried.
+_UNICODE = {"utf8mb4", "utf8", "utf8mb3", "ascii", "ucs2", "utf16", "utf16le", "utf32"}
+_INNODB_WRITE_PROBE = "EXPLAIN DELETE FROM {table} WHERE FALSE"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a table (or some of its rows) cannot be archived as the spec says."""
+
+    check: str
+    message: str
+    fix: str
+    column: str | None = None
+    rows: int | None = None
+    sample_key: str | None = None
+
+    def __str__(self) -> str:
+        where = f" column {self.column}" if self.column else ""
+        count = f" {self.rows} rows" if self.rows is not None else ""
+        sample = f" (first key {self.sample_key})" if self.sample_key else ""
+        return f"[{self.check}]{where}{count}: {self.message}{sample}. Fix: {self.fix}"
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """A condition that no archived row may meet."""
+
+    check: str
+    column: str | None
+    condition: str
+    message: str
+    fix: str
+
+
+def check_table(conn: Connection, spec: ArchiveSpec, *, purging: bool) -> list[Refusal]:
+    """Refusals that definitions and server settings give. `purging` adds what only a DELETE needs."""
+    server = mysql.read_server(conn)
+    table = mysql.read_table(conn, spec.schema_name, spec.table)
+    if table is None:
+        return [
+            Refusal(
+                "table", f"{spec.full_name} does not exist, is a view, or the user of {spec.connection!r} may not see it",
+                "correct schema and table in the spec, or GRANT SELECT",
+            )
+        ]  # fmt: skip
+    children = mysql.referencing_keys(conn, table.schema, table.name)
+    refusals = [
+        *_check_storage(table),
+        *_check_columns(table, spec),
+        *_check_cold(table, spec),
+        *_check_children(conn, table, children),
+        *_check_triggers(conn, table),
+    ]
+    if server.log_bin and server.binlog_format != "ROW":
+        refusals.append(
+            Refusal(
+                "binlog_format",
+                f"is {server.binlog_format}, so replicas could delete other rows",
+                "SET GLOBAL binlog_format = 'ROW'",
+            )
+        )
+    if purging:
+        if server.read_only:
+            refusals.append(
+                Refusal(
+                    "writer", f"the server of {spec.connection!r} is read-only", "point the connection at the writer"
+                )
+            )
+        refusals += _check_delete_grant(conn, table, spec)
+    return refusals
+
+
+def _check_storage(table: Table) -> Iterable[Refusal]:
+    if table.engine != "InnoDB":
+        yield Refusal(
+            "engine", f"{table.full_name} is {table.engine or 'of unknown engine'}: no transaction can prove and delete its rows",
+            f"ALTER TABLE {ident((table.schema, table.name))} ENGINE=InnoDB",
+        )  # fmt: skip
+    try:
+        keys.row_key(table)
+    except keys.UnusableKey as error:
+        yield Refusal("key", str(error), "add a PRIMARY KEY of a supported type")
+
+
+def _check_columns(table: Table, spec: ArchiveSpec) -> Iterable[Refusal]:
+    for column in table.columns:
+        try:
+            codec.codec_for(column)
+        except codec.UnknownType as error:
+            yield Refusal("type", str(error), "leave the table out, or convert the column", column.name)
+        if column.name.lower().startswith("_archive"):
+            yield Refusal(
+                "reserved_name", "names that start with _archive belong to the archive", "rename it", column.name
+            )
+    for option, kinds in (
+        ("zero_dates_as_text", codec.DATES),
+        ("lossy_text_as_binary", codec.TEXTS | codec.LONG_TEXTS),
+    ):
+        for name in getattr(spec, option):
+            named = table.column(name)
+            if named is None or named.data_type not in kinds:
+                yield Refusal(
+                    "spec", f"{option} names {name!r}, which is {named.column_type if named else 'not a column of the table'}",
+                    f"name columns of type {', '.join(sorted(kinds))}", name,
+                )  # fmt: skip
+    if spec.target.partition:
+        transform, name = spec.target.partition
+        source = table.column(name)
+        allowed = codec.DATES if transform != "identity" else codec.DATES | set(codec.INTEGERS) | codec.TEXTS
+        if source is None or source.data_type not in allowed or (transform == "hour" and source.data_type == "date"):
+            yield Refusal(
+                "partitioning", f"{transform}({name}) needs a column of type {', '.join(sorted(allowed))}",
+                "correct target.partitioning", name,
+            )  # fmt: skip
+
+
+def _check_cold(table: Table, spec: ArchiveSpec) -> Iterable[Refusal]:
+    column = table.column(spec.cold.column)
+    wanted = codec.DATES if spec.cold.unit == "datetime" else set(codec.INTEGERS)
+    if column is None or column.data_type not in wanted:
+        kind = column.column_type if column else "not a column of the table"
+        yield Refusal(
+            "cold", f"is {kind}; unit {spec.cold.unit} needs {', '.join(sorted(wanted))}", "correct cold.column or cold.unit",
+            spec.cold.column,
+        )  # fmt: skip
+        return
+    leads = any(i.columns[0].lower() == column.name.lower() and i.index_type == "BTREE" for i in table.indexes)
+    if not leads and not spec.full_scan:
+        yield Refusal(
+            "index", "no index begins with it, so finding the cold rows reads the whole table",
+            f"ALTER TABLE {ident((table.schema, table.name))} ADD INDEX ({ident(column.name)}), or allow it: full_scan: true",
+            column.name,
+        )  # fmt: skip
+
+
+def _check_children(conn: Connection, table: Table, children: Sequence[ForeignKey]) -> Iterable[Refusal]:
+    try:
+        hidden = mysql.hidden_foreign_keys(conn, table.schema, table.name)
+    except mysql.MySqlFactError as error:
+        yield Refusal(
+            "foreign_keys", f"cannot be listed completely: {error}", "GRANT PROCESS ON *.* TO the archive's user"
+        )
+    else:
+        if hidden > 0:
+            yield Refusal(
+                "foreign_keys", f"{hidden} foreign keys of tables that this user may not see point at {table.full_name}",
+                "GRANT SELECT on the child tables to the archive's user",
+            )  # fmt: skip
+    for child in children:
+        if child.delete_rule in ("CASCADE", "SET NULL"):
+            yield Refusal(
+                "cascade",
+                f"foreign key {child.name} of {child.child_schema}.{child.child_table} is ON DELETE {child.delete_rule}: "
+                "deleting a row here would silently change rows there",
+                f"archive {child.child_table} first and change the key to ON DELETE RESTRICT",
+                ", ".join(child.parent_columns),
+            )
+
+
+def _check_triggers(conn: Connection, table: Table) -> Iterable[Refusal]:
+    if not mysql.has_privilege(conn, "TRIGGER", table.schema, table.name):
+        yield Refusal(
+            "triggers", f"this user cannot see the triggers of {table.full_name}, so a DELETE trigger could run unseen",
+            f"GRANT TRIGGER ON {ident((table.schema, table.name))} TO the archive's user",
+        )  # fmt: skip
+    for trigger in mysql.triggers(conn, table.schema, table.name):
+        if trigger.event == "DELETE":
+            yield Refusal(
+                "trigger", f"{trigger.timing} DELETE trigger {trigger.name} would run for every purged row",
+                "drop it, or let it ignore the archive's user",
+            )  # fmt: skip
+
+
+def _check_delete_grant(conn: Connection, table: Table, spec: ArchiveSpec) -> Iterable[Refusal]:
+    import MySQLdb
+
+    try:
+        with conn.cursor() as cursor:
+            cursor.execute(_INNODB_WRITE_PROBE.format(table=ident((table.schema, table.name))))
+    except MySQLdb.Error as error:
+        yield Refusal(
+            "grant", f"the user of {spec.connection!r} may not delete from {table.full_name}: {error.args[-1]}",
+            f"GRANT SELECT, DELETE ON {ident((table.schema, table.name))} TO that user",
+        )  # fmt: skip
+
+
+def check_services(probes: Sequence[tuple[str, str, Callable[[], Any]]]) -> list[Refusal]:
+    """Run each (check, fix, probe); a probe that raises becomes a refusal with its message."""
+    refusals = []
+    for check, fix, probe in probes:
+        try:
+            probe()
+        except Exception as error:  # whatever a driver raises is the answer here
+            text = " ".join(str(error).split())[:300]
+            refusals.append(Refusal(check, f"{type(error).__name__}: {text}", fix))
+    return refusals
+
+
+def row_checks(table: Table, spec: ArchiveSpec, children: Sequence[ForeignKey]) -> list[RowCheck]:
+    """The conditions to look for in the cold rows of this table under this spec."""
+    as_text = {n.lower() for n in spec.zero_dates_as_text}
+    as_binary = {n.lower() for n in spec.lossy_text_as_binary}
+    checks = [_zero_date(c) for c in table.columns if c.data_type in codec.DATES and c.name.lower() not in as_text]
+    checks += [
+        _lossy(c)
+        for c in table.columns
+        if c.charset
+        and c.charset not in _UNICODE
+        and c.data_type in codec.TEXTS | codec.LONG_TEXTS
+        and c.name.lower() not in as_binary
+    ]
+    if spec.target.partition:
+        name = spec.target.partition[1]
+        checks.append(
+            RowCheck(
+                "partition_null", name, f"{ident(name)} IS NULL", "a NULL has no partition, and Iceberg would hide the row",
+                "partition by a NOT NULL column, or exclude the rows with `where`",
+            )
+        )  # fmt: skip
+    if spec.referenced_rows == "refuse":
+        checks += [
+            RowCheck(
+                "referenced", ", ".join(child.parent_columns), referenced(table, child),
+                f"rows of {child.child_schema}.{child.child_table} still point at them ({child.name}, ON DELETE {child.delete_rule})",
+                f"archive {child.child_table} first, or leave those rows: referenced_rows: skip",
+            )
+            for child in children
+        ]  # fmt: skip
+    return checks
+
+
+def referenced(table: Table, child: ForeignKey) -> str:
+    """SQL that is true for a row of `table` that a row of the child points at."""
+    parent = (table.schema, table.name)
+    pairs = zip(child.child_columns, child.parent_columns, strict=True)
+    join = " AND ".join(f"child_row.{ident(c)} = {ident((*parent, p))}" for c, p in pairs)
+    return f"EXISTS (SELECT 1 FROM {ident((child.child_schema, child.child_table))} AS child_row WHERE {join})"
+
+
+def _zero_date(column: Column) -> RowCheck:
+    c = ident(column.name)
+    condition = (
+        f"({c} = 0)" if column.data_type == "timestamp" else f"(YEAR({c}) = 0 OR MONTH({c}) = 0 OR DAYOFMONTH({c}) = 0)"
+    )
+    return RowCheck(
+        "zero_date", column.name, condition, "zero or partial dates have no counterpart in the lake",
+        f"correct the rows, or archive the column as text: zero_dates_as_text: [{column.name}]",
+    )  # fmt: skip
+
+
+def _lossy(column: Column) -> RowCheck:
+    c = ident(column.name)
+    round_trip = f"CONVERT(CONVERT({c} USING utf8mb4) USING {column.charset})"
+    return RowCheck(
+        "charset", column.name, f"(CAST({round_trip} AS BINARY) <> CAST({c} AS BINARY))",
+        f"characters of {column.charset} that utf8mb4 does not hold would become '?'",
+        f"archive the column as bytes: lossy_text_as_binary: [{column.name}]",
+    )  # fmt: skip
+
+
+def check_rows(
+    conn: Connection, table: Table, key: RowKey, predicate: str, checks: Sequence[RowCheck], chunks: Sequence[Chunk]
+) -> list[Refusal]:
+    """Count the rows of the chunks that fail each check; one pass over the cold rows, a chunk a statement."""
+    if not checks:
+        return []
+    totals = [0] * len(checks)
+    samples: list[str | None] = [None] * len(checks)
+    common = {"table": (table.schema, table.name), "index": key.index}
+    with conn.cursor() as cursor:
+        for chunk in chunks:
+            where = f"{key.between(chunk.lower, chunk.upper)} AND {predicate}"
+            cursor.execute(
+                sql.render("archive/row_checks", conditions=[c.condition for c in checks], where=where, **common)
+            )
+            for i, count in enumerate(cursor.fetchone()):
+                totals[i] += int(count)
+                if count and samples[i] is None:
+                    cursor.execute(
+                        sql.render(
+                            "archive/row_check_sample", literals=key.select_literals, where=where, order_by=key.order_by,
+                            condition=checks[i].condition, **common,
+                        )
+                    )  # fmt: skip
+                    found = cursor.fetchone()
+                    samples[i] = None if found is None else ", ".join(keys.from_row(found))
+    return [
+        Refusal(check.check, check.message, check.fix, check.column, total, sample)
+        for check, total, sample in zip(checks, totals, samples, strict=True)
+        if total
+    ]

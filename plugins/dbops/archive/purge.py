@@ -1,0 +1,285 @@
+"""Purge: delete proven batches, each in the transaction that proves it once more under lock.
+
+One transaction: lock the ledger rows of the batches, checksum their key range and predicate with FOR UPDATE, compare with what Trino
+read, DELETE the same rows, compare the number deleted, write the audit, COMMIT. Anything unexpected rolls all of it back. So a crash
+before the COMMIT leaves rows and audit as they were, a crash after it leaves neither row nor doubt, and where the answer to the COMMIT
+is lost the ledger, which committed with the DELETE, decides.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dbops import sql
+from dbops.archive import checksum, codec
+from dbops.archive.checksum import Checksum
+from dbops.archive.keys import RowKey
+from dbops.archive.ledger import SCHEMA, Batch, Ledger, Plan, joined, utcnow
+
+if TYPE_CHECKING:
+    from MySQLdb.connections import Connection
+
+# Lock wait timeout and deadlock: nothing was changed, the batch may be tried again.
+_RETRYABLE = {1205, 1213}
+_TRIES = 3
+
+
+class PurgeStopped(RuntimeError):
+    """The purge ended early on purpose (throttle, changed table, lost race); what is not `done` in the ledger is still in MySQL."""
+
+
+@dataclass
+class Outcome:
+    """What a purge did. Seconds are summed over workers."""
+
+    batches: int = 0
+    rows: int = 0
+    changed: list[tuple[int, int]] = field(default_factory=list)
+    busy: list[tuple[int, int]] = field(default_factory=list)
+    transactions: int = 0
+    transaction_s: float = 0.0
+    commit_s: float = 0.0
+
+    def add(self, other: Outcome) -> None:
+        """Add another worker's figures."""
+        self.batches += other.batches
+        self.rows += other.rows
+        self.changed += other.changed
+        self.busy += other.busy
+        self.transactions += other.transactions
+        self.transaction_s += other.transaction_s
+        self.commit_s += other.commit_s
+
+
+@dataclass
+class Pace:
+    """How many batches go into one transaction: grows and shrinks towards `target_s` seconds a transaction."""
+
+    target_s: float
+    max_rows: int
+    batches: int = 1
+
+    def learn(self, elapsed_s: float, batches: int, rows: int) -> None:
+        """Adapt after a transaction of that many batches and rows."""
+        if elapsed_s <= 0 or batches == 0 or rows == 0:
+            return
+        wanted = batches * self.target_s / elapsed_s
+        # At most doubled, so that one quick transaction does not lead to a long one.
+        limit = max(1, self.max_rows * batches // rows)
+        self.batches = int(max(1, min(wanted, self.batches * 2, limit)))
+
+
+@dataclass(frozen=True)
+class Purger:
+    """Deletes the verified batches of chunks through connections that `connect` opens (autocommit off, one a worker)."""
+
+    plan: Plan
+    key: RowKey
+    connect: Callable[[], Connection]
+    deleted_by: str
+    before_transaction: Callable[[], None]
+    on_commit: Callable[[float], None] = lambda seconds: None
+    target_ms: int = 100
+    max_rows: int = 10_000
+    isolation: str = "repeatable-read"
+    lock_wait_s: int = 5
+
+    def run(self, chunk_nos: Sequence[int], workers: int) -> Outcome:
+        """Purge those chunks, `workers` at a time. Raises the first worker's error after the others have stopped between batches."""
+        outcome, lock, stop = Outcome(), threading.Lock(), threading.Event()
+        todo = iter(sorted(chunk_nos))
+
+        def work() -> None:
+            conn = self.connect()
+            try:
+                self._prepare(conn)
+                pace = Pace(self.target_ms / 1000, self.max_rows)
+                while not stop.is_set():
+                    with lock:
+                        chunk_no = next(todo, None)
+                    if chunk_no is None:
+                        return
+                    part = Outcome()
+                    try:
+                        self._chunk(conn, chunk_no, pace, part, stop)
+                    finally:
+                        with lock:
+                            outcome.add(part)
+            except BaseException:
+                stop.set()
+                raise
+            finally:
+                conn.close()
+
+        with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="purge") as pool:
+            futures = [pool.submit(work) for _ in range(min(workers, len(chunk_nos)) or 1)]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                future.result()
+        return outcome
+
+    def _prepare(self, conn: Connection) -> None:
+        with conn.cursor() as cursor:
+            cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {self.isolation.replace('-', ' ').upper()}")
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", (self.lock_wait_s,))
+            cursor.execute("SELECT @@read_only, @@innodb_read_only")
+            if any(cursor.fetchone()):
+                raise PurgeStopped(
+                    f"the server behind {self.plan.source_table} is read-only: not the writer, or a failover is under way"
+                )
+        conn.commit()
+
+    def _chunk(self, conn: Connection, chunk_no: int, pace: Pace, outcome: Outcome, stop: threading.Event) -> None:
+        ledger = Ledger(conn)
+        pending = ledger.batches(self.plan.plan_id, chunk_no, ["verified"])
+        conn.rollback()  # end the snapshot of the read above
+        while pending and not stop.is_set():
+            self.before_transaction()
+            group = self._adjacent(pending, pace)
+            outcome_of_group = self._try_group(conn, group, pace, outcome)
+            if not outcome_of_group and len(group) > 1:
+                # One of them differs: find it batch by batch, so that its neighbours still go.
+                for batch in group:
+                    self.before_transaction()
+                    self._single(conn, ledger, batch, pace, outcome)
+            elif not outcome_of_group:
+                self._single(conn, ledger, group[0], pace, outcome)
+            pending = pending[len(group) :]
+
+    @staticmethod
+    def _adjacent(pending: Sequence[Batch], pace: Pace) -> list[Batch]:
+        group = [pending[0]]
+        rows = pending[0].source.n
+        for batch in pending[1 : pace.batches]:
+            rows += batch.source.n
+            if batch.batch_no != group[-1].batch_no + 1 or rows > pace.max_rows:
+                break
+            group.append(batch)
+        return group
+
+    def _single(self, conn: Connection, ledger: Ledger, batch: Batch, pace: Pace, outcome: Outcome) -> None:
+        if self._try_group(conn, [batch], pace, outcome):
+            return
+        reason = self._difference(conn, batch)
+        if reason is None:
+            outcome.busy.append((batch.chunk_no, batch.batch_no))
+            return
+        ledger.mark_changed(self.plan.plan_id, batch, reason)
+        outcome.changed.append((batch.chunk_no, batch.batch_no))
+
+    def _difference(self, conn: Connection, batch: Batch) -> str | None:
+        """Why the batch does not match, or None when it does (then it was only busy)."""
+        with conn.cursor() as cursor:
+            cursor.execute(self._checksum_sql([batch], lock=False))
+            found = Checksum.from_row(*cursor.fetchone())
+        conn.rollback()
+        if batch.lake is None or found == batch.lake:
+            return None
+        return f"source changed after the export: {batch.lake.n} rows were archived, {found.n} are there now" + (
+            "" if found.n != batch.lake.n else ", with other values"
+        )
+
+    def _try_group(self, conn: Connection, group: Sequence[Batch], pace: Pace, outcome: Outcome) -> bool:
+        """Prove and delete these batches in one transaction; False when they do not match or stay locked (all rolled back)."""
+        import MySQLdb
+
+        for attempt in range(_TRIES):
+            began = time.monotonic()
+            try:
+                done = self._transaction(conn, group, outcome)
+            except MySQLdb.OperationalError as error:
+                if error.args[0] not in _RETRYABLE:
+                    raise
+                conn.rollback()
+                if attempt + 1 == _TRIES:
+                    return False
+                self.before_transaction()
+                continue
+            except BaseException:
+                _rollback_quietly(conn)
+                raise
+            elapsed = time.monotonic() - began
+            outcome.transactions += 1
+            outcome.transaction_s += elapsed
+            if done:
+                rows = joined(group).n
+                outcome.batches += len(group)
+                outcome.rows += rows
+                pace.learn(elapsed, len(group), rows)
+            return done
+        return False
+
+    def _transaction(self, conn: Connection, group: Sequence[Batch], outcome: Outcome) -> bool:
+        first, last = group[0], group[-1]
+        span = (self.plan.plan_id, first.chunk_no, first.batch_no, last.batch_no)
+        expected = joined(group)
+        conn.begin()
+        with conn.cursor() as cursor:
+            cursor.execute(
+                f"SELECT COUNT(*) FROM {SCHEMA}.archive_batch"
+                " WHERE plan_id = %s AND chunk_no = %s AND batch_no BETWEEN %s AND %s AND state = 'verified' FOR UPDATE",
+                span,
+            )
+            if cursor.fetchone()[0] != len(group):
+                conn.rollback()
+                raise PurgeStopped(
+                    f"batches {first.batch_no} to {last.batch_no} of chunk {first.chunk_no} are taken by another run"
+                )
+            self._assert_columns(cursor)
+            cursor.execute(self._checksum_sql(group, lock=True))
+            if Checksum.from_row(*cursor.fetchone()) != expected or not expected.is_whole or expected.n == 0:
+                conn.rollback()
+                return False
+            deleted = cursor.execute(f"DELETE FROM {sql.ident(self.plan.source)} WHERE {self._where(group)}")
+            if deleted != expected.n:
+                conn.rollback()
+                return False
+            updated = cursor.execute(
+                f"UPDATE {SCHEMA}.archive_batch SET state = 'done', deleted_rows = source_n, deleted_at = %s, deleted_by = %s"
+                " WHERE plan_id = %s AND chunk_no = %s AND batch_no BETWEEN %s AND %s AND state = 'verified'",
+                (utcnow(), self.deleted_by, *span),
+            )
+            if updated != len(group):
+                conn.rollback()
+                raise PurgeStopped(
+                    f"the ledger changed {updated} of {len(group)} batches of chunk {first.chunk_no}; rolled back"
+                )
+            began = time.monotonic()
+            conn.commit()
+            seconds = time.monotonic() - began
+        outcome.commit_s += seconds
+        self.on_commit(seconds)
+        return True
+
+    def _assert_columns(self, cursor: Any) -> None:
+        """A column added after the export is not in the archive. From here on the metadata lock keeps the table as it is."""
+        cursor.execute(f"SELECT * FROM {sql.ident(self.plan.source)} LIMIT 0")
+        present = [d[0] for d in cursor.description]
+        planned = [c.name for c in self.plan.codecs]
+        if present != planned:
+            cursor.connection.rollback()
+            raise PurgeStopped(
+                f"{self.plan.source_table} has columns {present}, the plan archived {planned}: abandon the plan and start again"
+            )
+
+    def _checksum_sql(self, group: Sequence[Batch], *, lock: bool) -> str:
+        return checksum.mysql_statement(
+            self.plan.source, codec.mysql_row_text(self.plan.codecs), self._where(group), lock=lock
+        )
+
+    def _where(self, group: Sequence[Batch]) -> str:
+        return f"{self.key.between(group[0].lower, group[-1].upper)} AND {self.plan.predicate}"
+
+
+def _rollback_quietly(conn: Connection) -> None:
+    import MySQLdb
+
+    try:
+        conn.rollback()
+    except MySQLdb.Error:
+        return  # the connection is lost, and with it the transaction

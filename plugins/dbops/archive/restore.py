@@ -1,0 +1,213 @@
+"""Restore: archived rows back into a scratch table, proven equal, never over live rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from dbops import mysql, sql
+from dbops.archive import checksum, codec, verify
+from dbops.archive.checksum import Checksum
+from dbops.archive.export import CHUNK_COLUMN, PLAN_COLUMN
+from dbops.archive.ledger import Plan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from MySQLdb.connections import Connection
+    from pyiceberg.expressions import BooleanExpression
+    from pyiceberg.table import Table as IcebergTable
+    from trino.dbapi import Connection as TrinoConnection
+
+INSERT_ROWS = 2_000
+MAX_LISTED_CONFLICTS = 20
+_COMPARABLE = {"int32", "int64", "date32", "timestamp", "timestamptz"}
+
+
+class RestoreError(RuntimeError):
+    """The restore cannot be done as asked, or did not reproduce the archived rows; live rows were not touched."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which archived rows: chunks of a plan, a half-open range of the key, or a half-open range of a date column."""
+
+    chunks: tuple[int, ...] = ()
+    column: str | None = None
+    low: str | None = None
+    high: str | None = None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore made. ``equal`` is the whole answer: the scratch table hashes like the archive."""
+
+    scratch: tuple[str, str]
+    rows: int
+    in_mysql: Checksum
+    in_lake: Checksum
+    manifest: Checksum | None
+    conflicts: int
+    sample_conflicts: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Scratch table, lake and (for whole chunks) ledger have the same checksum."""
+        return self.in_mysql == self.in_lake and self.manifest in (None, self.in_mysql)
+
+
+def selection(*, chunks: Sequence[int], column: str | None, low: str | None, high: str | None) -> Selection:
+    """A selection from a trigger form. Raises RestoreError for combinations that mean nothing."""
+    if chunks and column:
+        raise RestoreError("give chunks or a column range, not both")
+    if column is None and (low is not None or high is not None):
+        raise RestoreError("from and to need a column")
+    if column is not None and low is None and high is None:
+        raise RestoreError(f"column {column!r} needs from, to or both")
+    return Selection(tuple(chunks), column, low, high)
+
+
+def scratch_ddl(create_table: str, scratch: Sequence[str]) -> str:
+    """CREATE TABLE of the scratch table: the source's as it was, under another name, without foreign keys.
+
+    SHOW CREATE TABLE writes one definition a line, which is what makes this safe to do by line.
+    """
+    head, *lines = create_table.split("\n")
+    if not re.match(r"CREATE TABLE `(?:[^`]|``)+` \($", head):
+        raise RestoreError(f"stored CREATE TABLE begins with {head[:80]!r}; expected CREATE TABLE `name` (")
+    end = next(i for i, line in enumerate(lines) if line.startswith(")"))
+    body = [line.rstrip(",") for line in lines[:end] if not re.match(r"\s*CONSTRAINT `.*` FOREIGN KEY ", line)]
+    return f"CREATE TABLE {sql.ident(scratch)} (\n" + ",\n".join(body) + "\n" + "\n".join(lines[end:])
+
+
+def conditions(plan: Plan, selection: Selection) -> tuple[str, BooleanExpression]:
+    """The selection as a Trino condition and as a PyIceberg expression. Raises RestoreError for what cannot be compared exactly."""
+    from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, In, LessThan
+
+    texts = [f'"{PLAN_COLUMN}" = {sql.lit_trino(plan.plan_id)}']
+    terms: list[Any] = [EqualTo(term=PLAN_COLUMN, value=plan.plan_id)]
+    if selection.chunks:
+        texts.append(f'"{CHUNK_COLUMN}" IN ({", ".join(map(str, selection.chunks))})')
+        terms.append(In(term=CHUNK_COLUMN, literals=set(selection.chunks)))
+    if selection.column:
+        column = next((c for c in plan.codecs if c.name.lower() == selection.column.lower()), None)
+        if column is None or not (column.arrow in _COMPARABLE or column.arrow.startswith("decimal(")):
+            kind = column.arrow if column else "not a column of the archive"
+            raise RestoreError(
+                f"column {selection.column!r} is {kind}; ranges are possible on integers, decimals, dates and times, because text"
+                " does not sort in the lake as it does in MySQL; select by chunks instead"
+            )
+        for bound, operator, term in ((selection.low, ">=", GreaterThanOrEqual), (selection.high, "<", LessThan)):
+            if bound is not None:
+                text, value = _bound(column, bound)
+                texts.append(f"{sql.ident_trino(column.name)} {operator} {text}")
+                terms.append(term(term=column.name, value=value))
+    return " AND ".join(texts), And(*terms) if len(terms) > 1 else terms[0]
+
+
+def _bound(column: codec.Codec, text: str) -> tuple[str, Any]:
+    try:
+        if column.arrow in ("int32", "int64"):
+            return str(int(text)), int(text)
+        if column.arrow.startswith("decimal("):
+            return f"DECIMAL '{Decimal(text):f}'", Decimal(text)
+        moment = datetime.fromisoformat(text)
+    except (ValueError, ArithmeticError) as error:
+        raise RestoreError(f"{text!r} is not a value of column {column.name} ({column.arrow})") from error
+    if column.arrow == "date32":
+        return f"DATE '{moment.date().isoformat()}'", moment.date().isoformat()
+    naive = moment.replace(tzinfo=None)
+    zone = " UTC" if column.arrow == "timestamptz" else ""
+    iso = naive.isoformat(timespec="microseconds")
+    return f"TIMESTAMP '{iso.replace('T', ' ')}{zone}'", iso + ("+00:00" if zone else "")
+
+
+def restore(
+    conn: Connection,
+    trino: TrinoConnection,
+    table: IcebergTable,
+    plan: Plan,
+    scratch: tuple[str, str],
+    selection: Selection,
+    manifest: Checksum | None,
+) -> Restored:
+    """Create the scratch table anew, fill it from the lake, and compare it with the lake and the manifest. Returns also when unequal."""
+    if scratch == plan.source:
+        raise RestoreError(f"scratch table {'.'.join(scratch)} is the live table; choose another restore_schema")
+    where, expression = conditions(plan, selection)
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        raise RestoreError(f"{plan.lake_table} has no snapshot")
+    with conn.cursor() as cursor:
+        cursor.execute(f"DROP TABLE IF EXISTS {sql.ident(scratch)}")
+        cursor.execute(scratch_ddl(plan.create_table, scratch))
+    made = mysql.read_table(conn, *scratch)
+    if made is None:
+        raise RestoreError(f"scratch table {'.'.join(scratch)} was not created")
+    generated = {c.name for c in made.columns if c.is_generated}
+    names = [c.name for c in plan.codecs if c.name not in generated]
+    reader = table.scan(
+        row_filter=expression, selected_fields=tuple(names), snapshot_id=snapshot.snapshot_id
+    ).to_arrow_batch_reader()
+    rows = _insert(conn, scratch, names, reader)
+    row_text = codec.mysql_row_text(plan.codecs)
+    with conn.cursor() as cursor:
+        cursor.execute(checksum.mysql_statement(scratch, row_text, "TRUE"))
+        in_mysql = Checksum.from_row(*cursor.fetchone())
+    statement = checksum.trino_statement(
+        plan.lake, codec.trino_row_text(plan.codecs), where, snapshot_id=snapshot.snapshot_id
+    )
+    in_lake = Checksum.from_row(*verify.trino_rows(trino, statement)[0])
+    conflicts, sample = _conflicts(conn, plan, scratch, made)
+    return Restored(scratch, rows, in_mysql, in_lake, manifest, conflicts, sample)
+
+
+def _insert(conn: Connection, scratch: Sequence[str], names: Sequence[str], batches: Any) -> int:
+    columns = ", ".join(sql.ident(n) for n in names)
+    statement = f"INSERT INTO {sql.ident(scratch)} ({columns}) VALUES ({', '.join(['%s'] * len(names))})"
+    rows = 0
+    with conn.cursor() as cursor:
+        for batch in batches:
+            for part in _slices(batch):
+                cursor.executemany(statement, list(zip(*(_values(part.column(n)) for n in names), strict=True)))
+                rows += part.num_rows
+            conn.commit()
+    return rows
+
+
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    for start in range(0, batch.num_rows, INSERT_ROWS):
+        yield batch.slice(start, INSERT_ROWS)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Python values that mysqlclient writes without loss: times as text, whole decimals as int."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.timestamp("us")).cast(pa.string()).to_pylist()
+    if pa.types.is_date(column.type):
+        return column.cast(pa.string()).to_pylist()
+    if pa.types.is_decimal(column.type) and column.type.scale == 0:
+        return [None if v is None else int(v) for v in column.to_pylist()]
+    return column.to_pylist()
+
+
+def _conflicts(conn: Connection, plan: Plan, scratch: Sequence[str], made: mysql.Table) -> tuple[int, list[str]]:
+    """How many restored keys exist in the live table, and the first of them."""
+    live = mysql.read_table(conn, *plan.source)
+    key = made.row_key
+    if live is None or key is None:
+        return 0, []
+    join = " AND ".join(f"live.{sql.ident(n)} = restored.{sql.ident(n)}" for n in key.columns)
+    source = f"{sql.ident(scratch)} AS restored INNER JOIN {sql.ident(plan.source)} AS live ON {join}"
+    count = int(mysql.scalar(conn, f"SELECT COUNT(*) FROM {source}") or 0)
+    if not count:
+        return 0, []
+    columns = ", ".join(f"restored.{sql.ident(n)}" for n in key.columns)
+    with conn.cursor() as cursor:
+        cursor.execute(f"SELECT {columns} FROM {source} ORDER BY {columns} LIMIT {MAX_LISTED_CONFLICTS}")
+        return count, [", ".join(map(str, row)) for row in cursor.fetchall()]

@@ -1,0 +1,220 @@
+"""What a DBA declares for one archived table: the YAML under ``include/specs/archive``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from dbops import connections
+from dbops.guardrails import Window
+from dbops.specs import Spec
+
+ROOM = "archive"
+
+# Functions whose value changes between two evaluations of the same predicate: planning, export and purge must see the same rows.
+_MOVING = {
+    "CURRENT_DATE", "CURRENT_TIME", "CURRENT_TIMESTAMP", "CURRENT_USER", "CONNECTION_ID", "CURDATE", "CURTIME", "FOUND_ROWS",
+    "LAST_INSERT_ID", "LOCALTIME", "LOCALTIMESTAMP", "NOW", "RAND", "ROW_COUNT", "SESSION_USER", "SLEEP", "SYSDATE",
+    "UNIX_TIMESTAMP", "USER", "UTC_DATE", "UTC_TIME", "UTC_TIMESTAMP", "UUID", "UUID_SHORT", "GET_LOCK", "RELEASE_LOCK",
+    "LOAD_FILE", "BENCHMARK",
+}  # fmt: skip
+
+_PARTITION = re.compile(r"^(identity|year|month|day|hour)\((\w+)\)$")
+_COLUMN = r"^[A-Za-z0-9_$]+$"
+
+
+def check_predicate(text: str) -> str:
+    """Return `text` when it is one deterministic boolean expression over the row's own columns; otherwise raise ValueError.
+
+    Refused: statements, several expressions, subqueries, user variables, placeholders, and functions that give another value later.
+    """
+    import sqlglot
+    from sqlglot import exp
+
+    try:
+        tokens = sqlglot.tokenize(text, dialect="mysql")
+        expression = sqlglot.parse_one(text, dialect="mysql")
+    except (sqlglot.errors.SqlglotError, RecursionError) as error:
+        raise ValueError(f"is not one SQL expression: {str(error).splitlines()[0]}") from error
+    if any(token.comments for token in tokens) or ";" in (token.text for token in tokens):
+        raise ValueError("must not have comments or semicolons")
+    if not isinstance(expression, exp.Condition) or isinstance(expression, exp.Query):
+        raise ValueError(f"must be an expression that is true or false, not {expression.key.upper()}")
+    for node in expression.walk():
+        if isinstance(node, exp.Query):
+            raise ValueError("must not have a subquery: only the row's own columns keep their meaning until the purge")
+        if isinstance(node, exp.Parameter | exp.SessionParameter | exp.Placeholder):
+            raise ValueError("must not have variables or placeholders")
+        if isinstance(node, exp.Func):
+            name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).upper()
+            if name in _MOVING or isinstance(node, exp.CurrentTimestamp | exp.CurrentDate | exp.Rand):
+                raise ValueError(
+                    f"must not call {name}(): its value changes between plan and purge; use `cold` for age"
+                )
+    return text
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cold(_Part):
+    """Which rows are old enough: ``column < midnight UTC of (run date - older_than_days)``."""
+
+    column: str = Field(pattern=_COLUMN, description="DATE, DATETIME or TIMESTAMP column (or an integer with `unit`)")
+    older_than_days: int = Field(ge=1, le=36500)
+    unit: Literal["datetime", "epoch_s", "epoch_ms"] = Field(
+        default="datetime", description="how an integer column counts; `datetime` for date and time columns"
+    )
+
+    def cutoff(self, run_after: datetime) -> datetime:
+        """The first instant that is not cold, as an aware UTC midnight. `run_after` is the run's date, never the present time."""
+        midnight = run_after.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=self.older_than_days)
+
+
+class Hold(_Part):
+    """Rows that must stay (a legal hold, an open claim), whatever their age."""
+
+    reason: str = Field(min_length=1)
+    where: str = Field(min_length=1, description="SQL expression that is true for the rows to keep")
+
+    _where = field_validator("where")(check_predicate)
+
+
+class Target(_Part):
+    """The Iceberg table that receives the rows."""
+
+    namespace: str = Field(pattern=r"^[a-z0-9_]+$", description="Iceberg namespace = Trino schema")
+    table: str | None = Field(default=None, pattern=r"^[a-z0-9_]+$", description="default: the source table's name")
+    partitioning: list[str] = Field(
+        default_factory=list, max_length=1, description="at most one of identity|year|month|day|hour(column)"
+    )
+
+    @field_validator("partitioning")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for part in value:
+            if not _PARTITION.match(part):
+                raise ValueError(f"{part!r} is not a partitioning; write identity|year|month|day|hour(column)")
+        return value
+
+    @property
+    def partition(self) -> tuple[str, str] | None:
+        """(transform, column) or None."""
+        match = _PARTITION.match(self.partitioning[0]) if self.partitioning else None
+        return (match[1], match[2]) if match else None
+
+
+class Purge(_Part):
+    """How rows may leave MySQL."""
+
+    allowed: bool = Field(default=False, description="scheduled runs may delete; a manual run types `confirm` instead")
+    approval: bool = Field(default=False, description="a person must approve the verified plan before the first DELETE")
+    batch_rows: int = Field(
+        default=1000, ge=1, le=50_000, description="rows of the smallest unit that is proven and deleted"
+    )
+    transaction_ms: int = Field(
+        default=100, ge=5, le=10_000, description="batches are joined until a transaction takes this long"
+    )
+    max_transaction_rows: int = Field(default=10_000, ge=1, le=100_000)
+    workers: int = Field(default=2, ge=1, le=16, description="disjoint chunks that are purged at the same time")
+    isolation: Literal["repeatable-read", "read-committed"] = "repeatable-read"
+    lock_wait_s: int = Field(default=5, ge=1, le=60, description="innodb_lock_wait_timeout of the purge")
+    max_lag_s: float | None = Field(default=10.0, gt=0, description="pause above; null only where no replica exists")
+    lag_connection: str | None = Field(
+        default=None, description="where lag is read: default the source on Aurora, else mysql_replica"
+    )
+    max_threads_running: int | None = Field(default=50, ge=1)
+    max_commit_latency_ms: float | None = Field(
+        default=100.0, gt=0, description="mean of our own commits and of Aurora's"
+    )
+    max_history_list: int | None = Field(default=2_000_000, ge=1, description="InnoDB undo records not yet purged")
+    window: Window | None = Field(default=None, description="time of day in which rows may be deleted")
+    max_wait_s: int = Field(
+        default=1800, ge=1, description="give up (and resume in the next run) when blocked this long"
+    )
+
+
+class ArchiveSpec(Spec):
+    """One archived table."""
+
+    connection: str = Field(default=connections.MYSQL, description="Airflow connection of the source writer")
+    read_connection: str | None = Field(default=None, description="optional reader endpoint for plan and export")
+    aws_connection: str = connections.AWS
+    trino_connection: str = connections.TRINO
+    iceberg_connection: str = connections.ICEBERG
+    schema_name: str = Field(alias="schema", pattern=_COLUMN, description="MySQL schema of the table")
+    table: str = Field(pattern=_COLUMN)
+    cold: Cold
+    where: str | None = Field(default=None, description="further SQL expression that a row must meet")
+    hold: list[Hold] = Field(default_factory=list)
+    full_scan: bool = Field(default=False, description="allow a cold predicate that no index supports")
+    referenced_rows: Literal["refuse", "skip"] = Field(
+        default="refuse", description="rows that a RESTRICT child still points at: refuse the run, or leave those rows"
+    )
+    target: Target
+    chunk_bytes: int = Field(
+        default=64 * 1024**2, ge=64 * 1024, le=1024**3, description="source bytes a chunk (Parquet file)"
+    )
+    export_workers: int = Field(default=2, ge=1, le=8, description="chunks read at the same time by one task")
+    purge: Purge = Field(default_factory=Purge)
+    zero_dates_as_text: list[str] = Field(
+        default_factory=list, description="date columns that may hold zero dates: archived as text instead of refused"
+    )
+    lossy_text_as_binary: list[str] = Field(
+        default_factory=list,
+        description="text columns that utf8mb4 cannot hold: archived as bytes in their own charset",
+    )
+    restore_schema: str | None = Field(
+        default=None, pattern=_COLUMN, description="scratch schema; default <schema>_restore"
+    )
+
+    @field_validator("where")
+    @classmethod
+    def _where(cls, value: str | None) -> str | None:
+        return None if value is None else check_predicate(value)
+
+    @property
+    def full_name(self) -> str:
+        """``schema.table``: what `confirm` must repeat and the allow-list names."""
+        return f"{self.schema_name}.{self.table}"
+
+    @property
+    def target_table(self) -> str:
+        """Name of the first generation of the Iceberg table."""
+        return self.target.table or self.table.lower()
+
+    @property
+    def scratch_schema(self) -> str:
+        """MySQL schema that restores write into."""
+        return self.restore_schema or f"{self.schema_name}_restore"
+
+    def predicate(self, cutoff: datetime) -> str:
+        """The SQL expression of the rows that leave: cold, wanted, and not on hold (a hold that is NULL for a row does not hold it)."""
+        from dbops.sql import ident, lit
+
+        value = {
+            "datetime": lit(cutoff.astimezone(UTC).replace(tzinfo=None)),
+            "epoch_s": str(int(cutoff.timestamp())),
+            "epoch_ms": str(int(cutoff.timestamp()) * 1000),
+        }[self.cold.unit]
+        parts = [f"{ident(self.cold.column)} < {value}"]
+        if self.where:
+            parts.append(f"({self.where})")
+        parts += [f"(({hold.where}) IS NOT TRUE)" for hold in self.hold]
+        return " AND ".join(parts)
+
+    def rule_digest(self) -> str:
+        """Changes when the meaning of the archived set or its form changes; a stored plan is only continued under the same rules."""
+        rules = self.model_dump_json(
+            include={
+                "schema_name", "table", "cold", "where", "hold", "target", "zero_dates_as_text", "lossy_text_as_binary",
+                "referenced_rows",
+            }
+        )  # fmt: skip
+        return hashlib.sha256(rules.encode()).hexdigest()

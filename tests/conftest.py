@@ -1,0 +1,96 @@
+"""Environment of every test.
+
+A throw-away AIRFLOW_HOME, set before Airflow is imported, with this repository's DAGs and plugins.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = Path(tempfile.mkdtemp(prefix="dbops-airflow-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+for inherited in [key for key in os.environ if key.startswith(("AIRFLOW__", "AWS_"))]:
+    del os.environ[inherited]  # a developer's settings and credentials must not reach a test
+os.environ.update(
+    AIRFLOW_HOME=str(HOME),
+    AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
+    AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS="dba:admin,reader:viewer",
+    AIRFLOW__API__BASE_URL="http://airflow.example.com:8080",
+    AIRFLOW__API_AUTH__JWT_SECRET="a secret that only the tests know, of the length that SHA-512 wants",
+    AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS="False",
+    AWS_EC2_METADATA_DISABLED="true",
+)
+for folder in (ROOT, ROOT / "plugins"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+import pytest  # noqa: E402
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+ACCOUNT, REGION = "123456789012", "eu-central-1"
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """A migrated metadata database (SQLite); once per session, about five seconds."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"airflow db migrate failed:\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture
+def run_dag(airflow_db: None) -> Callable[..., Any]:
+    """Run a DAG object built inside a test with dag.test(); returns the DagRun."""
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.models.dagbundle import DagBundleModel
+    from airflow.utils.session import create_session
+
+    def run(dag: DAG, **arguments: Any) -> Any:
+        with create_session() as session:
+            session.merge(DagBundleModel(name="testing"))
+        bag = DagBag(dag_folder=os.devnull)
+        bag.bag_dag(dag)
+        sync_bag_to_db(bag, "testing", None)
+        return dag.test(**arguments)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """Address of an AWS simulator in a thread of this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def aws(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An emptied simulator behind the Airflow connection `aws_default`; gives its address."""
+    import json
+    import urllib.request
+
+    reset = urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset, timeout=10)
+    extra = {"region_name": REGION, "endpoint_url": moto_server}
+    connection = {"conn_type": "aws", "login": "lab", "password": "lab", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    return moto_server
