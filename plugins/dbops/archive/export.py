@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from MySQLdb.connections import Connection
 
 PAGE_ROWS = 10_000
-# A page of long values is flushed at this size, so that 10,000 rows of 1 MiB do not sit in memory.
+# A page ends early at this size, and rows are fetched in small lots, so that 10,000 rows of 1 MiB never sit in memory.
 PAGE_BYTES = 16 * 1024**2
+FETCH_ROWS = 250
 ZSTD_LEVEL = 1
+# Pages are joined into row groups: small ones cost Trino a read each. The bytes bound what a chunk holds back over all its files.
+ROW_GROUP_ROWS = 100_000
+HELD_BACK_BYTES = 32 * 1024**2
 MAX_FILES_PER_CHUNK = 400
 
 PLAN_COLUMN, CHUNK_COLUMN, BATCH_COLUMN, TIME_COLUMN = (
@@ -68,9 +72,31 @@ class _Page:
 
 @dataclass
 class _OpenFile:
+    """A Parquet file under construction; pages wait in `held` until they make a row group."""
+
     body: BufferedRandom
     writer: pq.ParquetWriter
     rows: int = 0
+    held: list[pa.RecordBatch] = field(default_factory=list)
+    held_rows: int = 0
+
+    def add(self, part: pa.RecordBatch) -> None:
+        self.held.append(part)
+        self.held_rows += part.num_rows
+        self.rows += part.num_rows
+        if self.held_rows >= ROW_GROUP_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        import pyarrow as pa
+
+        if self.held:
+            self.writer.write_table(pa.Table.from_batches(self.held), row_group_size=self.held_rows)
+            self.held, self.held_rows = [], 0
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(part.get_total_buffer_size() for part in self.held)
 
 
 @dataclass
@@ -154,13 +180,20 @@ def export_chunk(
                             " use a coarser partitioning"
                         )
                     target = open_files[value] = _open_file(stack, table.schema)
-                target.writer.write_batch(part)
-                target.rows += part.num_rows
+                target.add(part)
+            if sum(f.held_bytes for f in open_files.values()) > HELD_BACK_BYTES:
+                for file in open_files.values():
+                    file.flush()
         files = [
             _upload(s3, plan, chunk, number, value, open_files[value], data_uri)
             for number, value in enumerate(sorted(open_files, key=repr))
         ]
     return Exported(files, batches.finish(), rows, wire_bytes)
+
+
+def plan_prefix(data_uri: str, plan_id: str) -> str:
+    """Where all objects of a plan, and no others, belong."""
+    return f"{data_uri.rstrip('/')}/{plan_id}/"
 
 
 def _pages(conn: Connection, plan: Plan, chunk: Chunk, key: RowKey) -> Iterator[_Page]:
@@ -181,8 +214,7 @@ def _pages(conn: Connection, plan: Plan, chunk: Chunk, key: RowKey) -> Iterator[
     first_payload = 1 + len(key.columns)
     with conn.cursor(SSCursor) as cursor:
         cursor.execute(statement)
-        page_rows = PAGE_ROWS
-        while rows := cursor.fetchmany(page_rows):
+        for rows in _lots(cursor):
             texts = [row[0] for row in rows]
             if None in texts:
                 at = from_row(rows[texts.index(None)][1:first_payload])
@@ -190,13 +222,24 @@ def _pages(conn: Connection, plan: Plan, chunk: Chunk, key: RowKey) -> Iterator[
                     f"row {at} of {plan.source_table}: its text exceeds the server's max_allowed_packet; raise it"
                 )
             beside = [[row[i] for row in rows] for i in range(first_payload, first_payload + len(payloads))]
+            whole = codec.append_long(texts, beside)
             long_bytes = sum(len(v) for values in beside for v in values if v is not None)
-            yield _Page(
-                texts, codec.append_long(texts, beside), [row[1:first_payload] for row in rows], beside,
-                sum(map(len, texts)) + long_bytes,
-            )  # fmt: skip
-            if long_bytes > PAGE_BYTES:
-                page_rows = max(1, page_rows * PAGE_BYTES // long_bytes)
+            keys = [row[1:first_payload] for row in rows]
+            yield _Page(texts, whole, keys, beside, sum(map(len, texts)) + long_bytes)
+
+
+def _lots(cursor: Any) -> Iterator[list[tuple[Any, ...]]]:
+    """The cursor's rows in lists of at most PAGE_ROWS rows and little more than PAGE_BYTES bytes."""
+    page: list[tuple[Any, ...]] = []
+    size = 0
+    while lot := cursor.fetchmany(FETCH_ROWS):
+        page += lot
+        size += sum(len(cell) for row in lot for cell in row if cell is not None)
+        if len(page) >= PAGE_ROWS or size >= PAGE_BYTES:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
 
 
 def _arrow(
@@ -276,12 +319,13 @@ def _upload(s3: Any, plan: Plan, chunk: Chunk, number: int, value: Any, file: _O
     import base64
     from urllib.parse import urlsplit
 
+    file.flush()
     file.writer.close()
     size = file.body.tell()
     file.body.seek(0)
     digest = hashlib.file_digest(file.body, "sha256")
-    name = f"{plan.plan_id}/chunk={chunk.chunk_no:06d}-{number:03d}-{digest.hexdigest()[:16]}.parquet"
-    uri = f"{data_uri.rstrip('/')}/{name}"
+    name = f"chunk={chunk.chunk_no:06d}-{number:03d}-{digest.hexdigest()[:16]}.parquet"
+    uri = plan_prefix(data_uri, plan.plan_id) + name
     where = urlsplit(uri)
     file.body.seek(0)
     s3.put_object(

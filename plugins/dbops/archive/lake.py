@@ -23,6 +23,13 @@ Change = Literal["same", "add", "widen", "incompatible"]
 _WIDER = {("int32", "int64"), ("float32", "float64")}
 
 
+_PROPERTIES = {
+    "format-version": "2",
+    # The default keeps 16 characters of a bound, which are the same for many plans: every verification would read old files.
+    f"write.metadata.metrics.column.{PLAN_COLUMN}": "full",
+}
+
+
 class LakeError(RuntimeError):
     """The lake is not in the state that a step needs; nothing was changed."""
 
@@ -259,4 +266,4 @@ def _definition(codecs: Sequence[codec.Codec], partition: tuple[str, str] | None
         spec = PartitionSpec(
             PartitionField(source.field_id, 1000, parse_transform(transform), f"{source.name}_{transform}")
         )
-    return {"schema": schema, "partition_spec": spec, "properties": {"format-version": "2"}}
+    return {"schema": schema, "partition_spec": spec, "properties": {**_PROPERTIES}}

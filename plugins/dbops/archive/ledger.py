@@ -470,17 +470,18 @@ class Ledger:
         return {row.pop("state"): {k: int(v) for k, v in row.items()} for row in found}
 
     def done_checksum(self, plan_id: str, chunk_nos: Sequence[int] = ()) -> Checksum:
-        """Trino's checksum of everything that was deleted: the manifest that a restore must reproduce."""
-        statement = (
-            "SELECT SUM(lake_n) AS n, SUM(lake_nh) AS nh, SUM(lake_s) AS s, BIT_XOR(lake_x) AS x"
-            f" FROM {SCHEMA}.archive_batch WHERE plan_id = %s AND state = 'done'"
+        """The same for several chunks together (all when none is named): what a restore must reproduce."""
+        return total(c for n, c in self.done_checksums(plan_id).items() if not chunk_nos or n in chunk_nos)
+
+    def done_checksums(self, plan_id: str) -> dict[int, Checksum]:
+        """Per chunk, Trino's checksum of the rows that were deleted."""
+        found = mysql.rows(
+            self.conn,
+            "SELECT chunk_no, SUM(lake_n) AS n, SUM(lake_nh) AS nh, SUM(lake_s) AS s, BIT_XOR(lake_x) AS x"
+            f" FROM {SCHEMA}.archive_batch WHERE plan_id = %s AND state = 'done' GROUP BY chunk_no",
+            (plan_id,),
         )
-        args: list[Any] = [plan_id]
-        if chunk_nos:
-            statement += " AND chunk_no IN %s"
-            args.append(list(chunk_nos))
-        row = mysql.rows(self.conn, statement, args)[0]
-        return Checksum.from_row(row["n"] or 0, row["nh"] or 0, row["s"], row["x"])
+        return {row["chunk_no"]: Checksum.from_row(row["n"], row["nh"], row["s"], row["x"]) for row in found}
 
     def chunk_states(self, plan_id: str) -> dict[str, int]:
         """Number of chunks per state."""

@@ -58,6 +58,14 @@ class _ArchiveOperator(BaseOperator):
         """How this run reaches the spec's servers."""
         return build_services(spec, run=_run_label(context))
 
+    def start_run(self, context: Context, spec: ArchiveSpec) -> None:
+        """Note in the store that this run works on the spec."""
+        from dbops.store import Store
+
+        Store.open().start_run(
+            context["dag_run"].dag_id, context["run_id"], spec.name, connections.aws_provenance(spec.aws_connection)
+        )
+
     def report(self, context: Context, spec: ArchiveSpec, report: reports.Report) -> None:
         """Publish a report to S3 and the store and link it to this task."""
         from dbops.store import Store
@@ -179,8 +187,11 @@ class PreflightOperator(_ArchiveOperator):
         spec = self.load(self.spec)
         purging = not self.dry_run_of(context) and bool(self.confirmation(context, spec))
         with self.explained(spec, UNTOUCHED, "Run again when the cause is gone."):
+            self.start_run(context, spec)
             services = self.services(context, spec)
-            refusals = steps.check(services, spec, purging=purging)
+            dry_run = self.dry_run_of(context)
+            # A dry run foresees what the purge would refuse.
+            refusals = steps.check(services, spec, purging=purging or (dry_run and spec.purge.allowed), dry_run=dry_run)
             if purging:
                 guardrails.require_confirmation(self.confirmation(context, spec), spec.full_name)
         if refusals:
@@ -463,6 +474,8 @@ class RestoreOperator(_ArchiveOperator):
         params = context["params"]
         try:
             guardrails.refuse_unknown_conf(context["dag_run"].conf, params)
+            if not params["spec"]:
+                raise guardrails.Refused(f"spec is empty; known specs: {', '.join(specs.names('archive'))}")
         except guardrails.Refused as refused:
             raise ArchiveStopped(refused.reason, happened=UNTOUCHED, safe_next="Correct the trigger form.") from refused
         spec = self.load(params["spec"])
@@ -495,7 +508,15 @@ def _run_label(context: Context) -> str:
 def _run_date(context: Context) -> datetime:
     """The date that the cut-off counts from: as_of, else the run's own date; never the present time."""
     as_of = context["params"].get("as_of")
-    return datetime.fromisoformat(as_of).replace(tzinfo=UTC) if as_of else context["dag_run"].run_after
+    run_after = context["dag_run"].run_after
+    if not as_of:
+        return run_after
+    chosen = datetime.fromisoformat(as_of).replace(tzinfo=UTC)
+    if chosen > run_after:
+        raise guardrails.Refused(
+            f"as_of is {as_of}, later than the run ({run_after:%Y-%m-%d}): rows that are not cold yet would go"
+        )
+    return chosen
 
 
 def _versions(spec: ArchiveSpec) -> dict[str, str]:

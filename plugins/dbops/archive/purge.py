@@ -33,6 +33,10 @@ class PurgeStopped(RuntimeError):
     """The purge ended early on purpose (throttle, changed table, lost race); what is not `done` in the ledger is still in MySQL."""
 
 
+class _Taken(Exception):
+    """Another run has purged or judged some of the batches since they were listed."""
+
+
 @dataclass
 class Outcome:
     """What a purge did. Seconds are summed over workers."""
@@ -89,9 +93,12 @@ class Purger:
     isolation: str = "repeatable-read"
     lock_wait_s: int = 5
 
-    def run(self, chunk_nos: Sequence[int], workers: int) -> Outcome:
-        """Purge those chunks, `workers` at a time. Raises the first worker's error after the others have stopped between batches."""
-        outcome, lock, stop = Outcome(), threading.Lock(), threading.Event()
+    def run(self, chunk_nos: Sequence[int], workers: int, outcome: Outcome) -> None:
+        """Purge those chunks, `workers` at a time, and add up in `outcome` what was done, also when it ends early.
+
+        Raises the first worker's error after the others have stopped between transactions.
+        """
+        lock, stop = threading.Lock(), threading.Event()
         todo = iter(sorted(chunk_nos))
 
         def work() -> None:
@@ -121,7 +128,6 @@ class Purger:
             wait(futures, return_when=FIRST_EXCEPTION)
             for future in futures:
                 future.result()
-        return outcome
 
     def _prepare(self, conn: Connection) -> None:
         with conn.cursor() as cursor:
@@ -135,21 +141,31 @@ class Purger:
         conn.commit()
 
     def _chunk(self, conn: Connection, chunk_no: int, pace: Pace, outcome: Outcome, stop: threading.Event) -> None:
-        ledger = Ledger(conn)
-        pending = ledger.batches(self.plan.plan_id, chunk_no, ["verified"])
-        conn.rollback()  # end the snapshot of the read above
+        pending = self._pending(conn, chunk_no)
         while pending and not stop.is_set():
             self.before_transaction()
             group = self._adjacent(pending, pace)
-            outcome_of_group = self._try_group(conn, group, pace, outcome)
-            if not outcome_of_group and len(group) > 1:
-                # One of them differs: find it batch by batch, so that its neighbours still go.
-                for batch in group:
-                    self.before_transaction()
-                    self._single(conn, ledger, batch, pace, outcome)
-            elif not outcome_of_group:
-                self._single(conn, ledger, group[0], pace, outcome)
+            try:
+                self._group(conn, group, pace, outcome)
+            except _Taken:
+                # Another run purges the same chunk: go on with what it has left.
+                pending = self._pending(conn, chunk_no)
+                continue
             pending = pending[len(group) :]
+
+    def _pending(self, conn: Connection, chunk_no: int) -> list[Batch]:
+        found = Ledger(conn).batches(self.plan.plan_id, chunk_no, ["verified"])
+        conn.rollback()  # ends the snapshot of that read
+        return found
+
+    def _group(self, conn: Connection, group: Sequence[Batch], pace: Pace, outcome: Outcome) -> None:
+        if len(group) > 1 and self._try_group(conn, group, pace, outcome):
+            return
+        # Alone, or one of them differs: batch by batch, so that its neighbours still go.
+        for batch in group:
+            if len(group) > 1:
+                self.before_transaction()
+            self._single(conn, batch, pace, outcome)
 
     @staticmethod
     def _adjacent(pending: Sequence[Batch], pace: Pace) -> list[Batch]:
@@ -162,14 +178,14 @@ class Purger:
             group.append(batch)
         return group
 
-    def _single(self, conn: Connection, ledger: Ledger, batch: Batch, pace: Pace, outcome: Outcome) -> None:
+    def _single(self, conn: Connection, batch: Batch, pace: Pace, outcome: Outcome) -> None:
         if self._try_group(conn, [batch], pace, outcome):
             return
         reason = self._difference(conn, batch)
         if reason is None:
             outcome.busy.append((batch.chunk_no, batch.batch_no))
             return
-        ledger.mark_changed(self.plan.plan_id, batch, reason)
+        Ledger(conn).mark_changed(self.plan.plan_id, batch, reason)
         outcome.changed.append((batch.chunk_no, batch.batch_no))
 
     def _difference(self, conn: Connection, batch: Batch) -> str | None:
@@ -227,9 +243,7 @@ class Purger:
             )
             if cursor.fetchone()[0] != len(group):
                 conn.rollback()
-                raise PurgeStopped(
-                    f"batches {first.batch_no} to {last.batch_no} of chunk {first.chunk_no} are taken by another run"
-                )
+                raise _Taken
             self._assert_columns(cursor)
             cursor.execute(self._checksum_sql(group, lock=True))
             if Checksum.from_row(*cursor.fetchone()) != expected or not expected.is_whole or expected.n == 0:

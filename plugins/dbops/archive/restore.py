@@ -148,11 +148,15 @@ def restore(
     if made is None:
         raise RestoreError(f"scratch table {'.'.join(scratch)} was not created")
     generated = {c.name for c in made.columns if c.is_generated}
-    names = [c.name for c in plan.codecs if c.name not in generated]
+    stored = [c for c in plan.codecs if c.name not in generated]
+    names = [c.name for c in stored]
     reader = table.scan(
         row_filter=expression, selected_fields=tuple(names), snapshot_id=snapshot.snapshot_id
     ).to_arrow_batch_reader()
-    rows = _insert(conn, scratch, names, reader)
+    text_as_bytes = [
+        c.name for c in stored if c.form == "long_binary" and (column := made.column(c.name)) and column.charset
+    ]
+    rows = _insert(conn, scratch, names, text_as_bytes, reader)
     row_text = codec.mysql_row_text(plan.codecs)
     with conn.cursor() as cursor:
         cursor.execute(checksum.mysql_statement(scratch, row_text, "TRUE"))
@@ -165,14 +169,20 @@ def restore(
     return Restored(scratch, rows, in_mysql, in_lake, manifest, conflicts, sample)
 
 
-def _insert(conn: Connection, scratch: Sequence[str], names: Sequence[str], batches: Any) -> int:
+def _insert(
+    conn: Connection, scratch: Sequence[str], names: Sequence[str], text_as_bytes: Sequence[str], batches: Any
+) -> int:
     columns = ", ".join(sql.ident(n) for n in names)
-    statement = f"INSERT INTO {sql.ident(scratch)} ({columns}) VALUES ({', '.join(['%s'] * len(names))})"
+    into = f"{sql.ident(scratch)} ({columns})".replace("%", "%%")  # the driver formats the whole statement
+    # The driver sends bytes as text of the connection, which MySQL converts to the character set of a text column.
+    holes = ", ".join("UNHEX(%s)" if n in text_as_bytes else "%s" for n in names)
+    statement = f"INSERT INTO {into} VALUES ({holes})"
     rows = 0
     with conn.cursor() as cursor:
         for batch in batches:
             for part in _slices(batch):
-                cursor.executemany(statement, list(zip(*(_values(part.column(n)) for n in names), strict=True)))
+                values = (_values(part.column(n), as_hex=n in text_as_bytes) for n in names)
+                cursor.executemany(statement, list(zip(*values, strict=True)))
                 rows += part.num_rows
             conn.commit()
     return rows
@@ -183,10 +193,12 @@ def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, INSERT_ROWS)
 
 
-def _values(column: pa.Array) -> list[Any]:
+def _values(column: pa.Array, *, as_hex: bool) -> list[Any]:
     """Python values that mysqlclient writes without loss: times as text, whole decimals as int."""
     import pyarrow as pa
 
+    if as_hex:
+        return [None if v is None else v.hex() for v in column.to_pylist()]
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("us")).cast(pa.string()).to_pylist()
     if pa.types.is_date(column.type):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dbops import guardrails, mysql, sql
-from dbops.archive import codec, keys, lake, ledger, preflight, verify
+from dbops.archive import codec, keys, lake, ledger, manifest, preflight, verify
 from dbops.archive import export as exporting
 from dbops.archive import plan as planning
 from dbops.archive import restore as restoring
@@ -93,9 +93,12 @@ class Moved:
     message: str = ""
 
 
-def check(services: Services, spec: ArchiveSpec, *, purging: bool) -> list[Refusal]:
-    """Everything that can be refused without looking at rows: services first, then table and server."""
-    refusals = preflight.check_services(_service_probes(services, spec))
+def check(services: Services, spec: ArchiveSpec, *, purging: bool, dry_run: bool = False) -> list[Refusal]:
+    """Everything that can be refused without looking at rows: services first, then table and server.
+
+    A dry run only reads: it neither creates the ledger's tables nor tries to write to S3.
+    """
+    refusals = preflight.check_services(_service_probes(services, spec, dry_run=dry_run))
     if any(r.check == "source" for r in refusals):
         return refusals
     with _closing(services.source()) as conn:
@@ -105,7 +108,9 @@ def check(services: Services, spec: ArchiveSpec, *, purging: bool) -> list[Refus
     return refusals
 
 
-def _service_probes(services: Services, spec: ArchiveSpec) -> list[tuple[str, str, Callable[[], Any]]]:
+def _service_probes(
+    services: Services, spec: ArchiveSpec, *, dry_run: bool
+) -> list[tuple[str, str, Callable[[], Any]]]:
     def source() -> None:
         with _closing(services.source()) as conn:
             mysql.scalar(conn, "SELECT 1")
@@ -114,9 +119,23 @@ def _service_probes(services: Services, spec: ArchiveSpec) -> list[tuple[str, st
         with _closing(services.trino()) as conn:
             verify.trino_rows(conn, f"SHOW SCHEMAS FROM {sql.ident_trino(services.trino_catalog)}")
 
-    def s3_writable() -> None:
+    def ledger_schema() -> None:
+        if not dry_run:
+            services.migrate()
+            return
+        with _closing(services.source()) as conn:
+            found = mysql.scalar(
+                conn, "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", (ledger.SCHEMA,)
+            )
+        if not found:
+            raise StepError(f"schema {ledger.SCHEMA} does not exist on the source, or this user may not see it")
+
+    def s3() -> None:
         where = urlsplit(str(services.catalog().properties["warehouse"]))
         client, name = services.s3(), f"{where.path.strip('/')}/_dbops_probe_{uuid.uuid4().hex}"
+        if dry_run:
+            client.list_objects_v2(Bucket=where.netloc, Prefix=name, MaxKeys=1)
+            return
         client.put_object(Bucket=where.netloc, Key=name, Body=b"")
         client.delete_object(Bucket=where.netloc, Key=name)
 
@@ -125,7 +144,7 @@ def _service_probes(services: Services, spec: ArchiveSpec) -> list[tuple[str, st
         (
             "ledger",
             f"CREATE DATABASE {ledger.SCHEMA} on the source and GRANT ALL on it to the archive's user",
-            services.migrate,
+            ledger_schema,
         ),
         ("trino", f"check {spec.trino_connection!r} and that Trino has the catalog {services.trino_catalog!r}", trino),
         (
@@ -133,7 +152,7 @@ def _service_probes(services: Services, spec: ArchiveSpec) -> list[tuple[str, st
             f"check the Airflow connection {spec.iceberg_connection!r}",
             lambda: services.catalog().list_namespaces(),
         ),
-        ("s3", f"check {spec.aws_connection!r}: s3:PutObject and s3:DeleteObject on the warehouse", s3_writable),
+        ("s3", f"check {spec.aws_connection!r}: s3:PutObject and s3:DeleteObject on the warehouse", s3),
     ]
 
 
@@ -170,12 +189,13 @@ def make_plan(
     """
     with _closing(services.source()) as conn, _closing(services.reader()) as reader:
         book = Ledger(conn)
-        existing = book.open_plan(spec.full_name)
-        if existing and abandon_open and not dry_run:
+        existing = None if dry_run else book.open_plan(spec.full_name)
+        if existing and abandon_open:
             _withdraw(services, book, existing)
+            _sweep(services, book, existing)
             book.close_plan(existing.plan_id, "abandoned")
             existing = None
-        if existing and not dry_run:
+        if existing:
             _assert_same_rules(existing, spec)
             return Planned(
                 existing, True, existing.planned_rows, existing.planned_chunks, existing.predicate, [], None,
@@ -277,7 +297,7 @@ def export_group(services: Services, spec: ArchiveSpec, plan_id: str, span: tupl
         if not chunks:
             return Moved(0, 0, 0.0, "nothing left to export")
         _, key = _source_table(conn, plan)
-        uri = lake.data_uri(services.catalog().load_table(plan.lake[1:]))
+        uri, s3 = lake.data_uri(services.catalog().load_table(plan.lake[1:])), services.s3()
 
         def one(chunk: ledger.Chunk) -> exporting.Exported:
             with (
@@ -291,7 +311,7 @@ def export_group(services: Services, spec: ArchiveSpec, plan_id: str, span: tupl
                     )
                 done = exporting.export_chunk(
                     reader,
-                    services.s3(),
+                    s3,
                     plan,
                     chunk,
                     key,
@@ -362,11 +382,13 @@ def verify_group(services: Services, plan_id: str, span: tuple[int, int]) -> Mov
         if not chunks:
             return Moved(0, 0, 0.0, "nothing left to verify")
         _, key = _source_table(conn, plan)
-        snapshot = lake.snapshot_id(services.catalog().load_table(plan.lake[1:]))
+        table = services.catalog().load_table(plan.lake[1:])
+        # Without a snapshot every row vanished between plan and export: there are no batches, and nothing to read.
+        snapshot = lake.snapshot_id(table) if table.current_snapshot() else 0
         for start in range(0, len(chunks), CHUNKS_PER_QUERY):
             numbers = [c.chunk_no for c in chunks[start : start + CHUNKS_PER_QUERY]]
-            found = verify.lake_checksums(trino, plan, plan.lake, numbers, snapshot)
             batches = {n: book.batches(plan_id, n) for n in numbers}
+            found = verify.lake_checksums(trino, plan, plan.lake, numbers, snapshot) if any(batches.values()) else {}
             if unknown := verify.strangers([b for of_chunk in batches.values() for b in of_chunk], found):
                 raise StepError(
                     f"{plan.lake_table} holds rows of {plan_id} that the ledger does not know, in (chunk, batch) {unknown[:10]};"
@@ -416,25 +438,36 @@ def purge_group(
         _, key = _source_table(conn, plan)
         assert_archived(services, book, plan, chunks)
         lag_source = services.lag_source() if spec.purge.max_lag_s is not None else None
-        with _closing(services.source()) as watcher:
+        outcome = Outcome()
+        with _closing(services.source()) as watcher, _closing(lag_source) as lag:
+            brake = Brake(spec.purge, plan.source_table, watcher, lag)
+            purger = Purger(
+                plan=plan,
+                key=key,
+                connect=services.source_transactional,
+                deleted_by=services.run,
+                before_transaction=brake,
+                on_commit=brake.committed,
+                target_ms=spec.purge.transaction_ms,
+                max_rows=spec.purge.max_transaction_rows,
+                isolation=spec.purge.isolation,
+                lock_wait_s=spec.purge.lock_wait_s,
+            )
             try:
-                brake = Brake(spec.purge, plan.source_table, watcher, lag_source)
-                outcome = Purger(
-                    plan=plan, key=key, connect=services.source_transactional, deleted_by=services.run,
-                    before_transaction=brake, on_commit=brake.committed, target_ms=spec.purge.transaction_ms,
-                    max_rows=spec.purge.max_transaction_rows, isolation=spec.purge.isolation, lock_wait_s=spec.purge.lock_wait_s,
-                ).run(chunks, spec.purge.workers)  # fmt: skip
+                purger.run(chunks, spec.purge.workers, outcome)
             finally:
-                if lag_source is not None:
-                    lag_source.close()
-        waits = "; ".join(f"{w.seconds:.0f} s: {', '.join(w.reasons)}" for w in brake.waited)
-        message = (
-            f"chunks {span[0]}-{span[1]}: {outcome.batches} batches in {outcome.transactions} transactions,"
-            f" {len(outcome.changed)} changed, {len(outcome.busy)} busy" + (f"; waited {waits}" if waits else "")
-        )
-        moved = Moved(outcome.rows, 0, time.monotonic() - began, message)
-        _note(services, book, plan_id, "purge", moved)
+                moved = Moved(outcome.rows, 0, time.monotonic() - began, _purge_message(span, outcome, brake))
+                with _closing(services.source()) as fresh:  # the first connection may be the one that was lost
+                    _note(services, Ledger(fresh), plan_id, "purge", moved)
     return moved, outcome
+
+
+def _purge_message(span: tuple[int, int], outcome: Outcome, brake: Brake) -> str:
+    waits = "; ".join(f"{w.seconds:.0f} s: {', '.join(w.reasons)}" for w in brake.waited)
+    return (
+        f"chunks {span[0]}-{span[1]}: {outcome.batches} batches in {outcome.transactions} transactions,"
+        f" {len(outcome.changed)} changed, {len(outcome.busy)} busy" + (f"; waited {waits}" if waits else "")
+    )
 
 
 def assert_archived(services: Services, book: Ledger, plan: Plan, chunk_nos: Sequence[int]) -> None:
@@ -523,6 +556,8 @@ def reconcile(services: Services, plan_id: str) -> Reconciled:
                 f"{staying} rows should still be in MySQL, {source_rows} are: something else deletes from {plan.source_table}"
             )
         if finished and not problems and plan.state == "open":
+            _sweep(services, book, plan)
+            _write_manifest(services, book, plan)
             book.close_plan(plan_id, "done")
         table = mysql.read_table(conn, *plan.source)
         if table is None:
@@ -605,6 +640,35 @@ def _withdraw(services: Services, book: Ledger, plan: Plan) -> int:
     return sum(map(len, by_chunk.values()))
 
 
+def _write_manifest(services: Services, book: Ledger, plan: Plan) -> None:
+    files = book.files(plan.plan_id, [c.chunk_no for c in book.chunks(plan.plan_id)])
+    content = manifest.document(plan, files, book.done_checksums(plan.plan_id), ledger.utcnow().isoformat() + "Z")
+    target = manifest.uri(str(services.catalog().properties["warehouse"]), plan)
+    if manifest.write(services.s3(), target, content):
+        _note(services, book, plan.plan_id, "manifest", Moved(0, 0, 0.0, target))
+
+
+def _sweep(services: Services, book: Ledger, plan: Plan) -> int:
+    """Delete the plan's objects that a killed export left behind; returns how many.
+
+    Every object of a plan lies under a prefix of its own. What the ledger records or the table refers to stays.
+    """
+    table = services.catalog().load_table(plan.lake[1:])
+    chunk_nos = [c.chunk_no for c in book.chunks(plan.plan_id)]
+    keep = {f.uri for f in book.files(plan.plan_id, chunk_nos)} | lake.referenced(table)
+    where, s3 = urlsplit(exporting.plan_prefix(lake.data_uri(table), plan.plan_id)), services.s3()
+    swept = 0
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=where.netloc, Prefix=where.path.lstrip("/"))
+    for page in pages:
+        for entry in page.get("Contents", ()):
+            if f"s3://{where.netloc}/{entry['Key']}" not in keep:
+                s3.delete_object(Bucket=where.netloc, Key=entry["Key"])
+                swept += 1
+    if swept:
+        _note(services, book, plan.plan_id, "sweep", Moved(0, 0, 0.0, f"{swept} objects of killed exports deleted"))
+    return swept
+
+
 def _open(book: Ledger, plan_id: str) -> Plan:
     plan = book.plan(plan_id)
     if plan.state != "open":
@@ -644,4 +708,5 @@ class _closing:
 
     def __exit__(self, *exc: object) -> None:
         with suppress(Exception):
-            self.resource.close()
+            if self.resource is not None:
+                self.resource.close()
