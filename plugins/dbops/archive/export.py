@@ -11,17 +11,19 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dbops import sql
 from dbops.archive import checksum, codec
+from dbops.archive.checksum import Checksum
 from dbops.archive.keys import Key, RowKey, from_row
 from dbops.archive.ledger import Batch, Chunk, File, Plan
 
 if TYPE_CHECKING:
     from io import BufferedRandom
 
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
     from MySQLdb.connections import Connection
@@ -61,13 +63,18 @@ class Exported:
 
 @dataclass
 class _Page:
-    """Rows of one fetch: texts of the short columns, whole canonical texts, keys, and the long columns' values, one list a column."""
+    """Rows of one fetch: texts of the short columns, whole canonical texts, and the long columns' values, one list a column."""
 
+    rows: list[tuple[Any, ...]]
     short_texts: list[bytes]
     texts: list[bytes]
-    keys: list[tuple[Any, ...]]
     payloads: list[list[bytes | None]]
     wire_bytes: int
+    key_columns: int
+
+    def key(self, index: int) -> Key:
+        """Key of one row."""
+        return from_row(self.rows[index][1 : 1 + self.key_columns])
 
 
 @dataclass
@@ -106,33 +113,35 @@ class _Batches:
     chunk: Chunk
     size: int
     done: list[Batch] = field(default_factory=list)
-    _texts: list[bytes] = field(default_factory=list)
-    _keys: list[tuple[Any, ...]] = field(default_factory=list)
+    _begun: Checksum = field(default_factory=Checksum)
 
-    def add(self, texts: list[bytes], keys: list[tuple[Any, ...]]) -> list[int]:
+    def add(self, page: _Page) -> np.ndarray[Any, Any]:
         """Take the next rows; returns the batch number of each."""
-        pending = len(self._texts)
-        numbers = [len(self.done) + (pending + i) // self.size for i in range(len(texts))]
-        self._texts += texts
-        self._keys += keys
-        while len(self._texts) >= self.size:
-            self._close(self.size)
+        import numpy as np
+
+        rows = len(page.texts)
+        numbers = (np.arange(rows) + self._begun.n) // self.size + len(self.done)
+        start = 0
+        while start < rows:
+            end = min(rows, start + self.size - self._begun.n)
+            self._begun += checksum.of_rows(page.texts[start:end])
+            if self._begun.n == self.size:
+                self._close(page.key(end - 1))
+            start = end
         return numbers
 
     def finish(self) -> list[Batch]:
         """Close the last batch; its range ends at the chunk's upper key, so that no key lies between batches."""
-        if self._texts:
-            self._close(len(self._texts))
-        if self.done:
-            last = self.done[-1]
-            self.done[-1] = Batch(last.chunk_no, last.batch_no, last.lower, self.chunk.upper, last.source)
+        if self._begun.n:
+            self._close(self.chunk.upper)
+        elif self.done:
+            self.done[-1] = replace(self.done[-1], upper=self.chunk.upper)
         return self.done
 
-    def _close(self, rows: int) -> None:
+    def _close(self, upper: Key) -> None:
         lower: Key | None = self.done[-1].upper if self.done else self.chunk.lower
-        upper = from_row(self._keys[rows - 1])
-        self.done.append(Batch(self.chunk.chunk_no, len(self.done), lower, upper, checksum.of_rows(self._texts[:rows])))
-        del self._texts[:rows], self._keys[:rows]
+        self.done.append(Batch(self.chunk.chunk_no, len(self.done), lower, upper, self._begun))
+        self._begun = Checksum()
 
 
 def lake_schema(codecs: Sequence[codec.Codec]) -> pa.Schema:
@@ -169,7 +178,7 @@ def export_chunk(
         for page in _pages(conn, plan, chunk, key):
             wire_bytes += page.wire_bytes
             rows += len(page.texts)
-            numbers = batches.add(page.texts, page.keys)
+            numbers = batches.add(page)
             table = _arrow(plan.codecs, page, numbers, constants)
             for value, part in split(table):
                 target = open_files.get(value)
@@ -211,30 +220,29 @@ def _pages(conn: Connection, plan: Plan, chunk: Chunk, key: RowKey) -> Iterator[
         predicate=plan.predicate,
         order_by=key.order_by,
     )
-    first_payload = 1 + len(key.columns)
+    first_long = 1 + len(key.columns)
     with conn.cursor(SSCursor) as cursor:
         cursor.execute(statement)
-        for rows in _lots(cursor):
+        for rows in _lots(cursor, first_long):
             texts = [row[0] for row in rows]
+            long_values = [[row[i] for row in rows] for i in range(first_long, first_long + len(payloads))]
             if None in texts:
-                at = from_row(rows[texts.index(None)][1:first_payload])
+                at = from_row(rows[texts.index(None)][1:first_long])
                 raise ExportError(
                     f"row {at} of {plan.source_table}: its text exceeds the server's max_allowed_packet; raise it"
                 )
-            beside = [[row[i] for row in rows] for i in range(first_payload, first_payload + len(payloads))]
-            whole = codec.append_long(texts, beside)
-            long_bytes = sum(len(v) for values in beside for v in values if v is not None)
-            keys = [row[1:first_payload] for row in rows]
-            yield _Page(texts, whole, keys, beside, sum(map(len, texts)) + long_bytes)
+            size = sum(map(len, texts)) + sum(len(v) for values in long_values for v in values if v is not None)
+            yield _Page(rows, texts, codec.append_long(texts, long_values), long_values, size, len(key.columns))
 
 
-def _lots(cursor: Any) -> Iterator[list[tuple[Any, ...]]]:
-    """The cursor's rows in lists of at most PAGE_ROWS rows and little more than PAGE_BYTES bytes."""
+def _lots(cursor: Any, first_long: int) -> Iterator[list[tuple[Any, ...]]]:
+    """The cursor's rows in lists of at most PAGE_ROWS rows and little more than PAGE_BYTES bytes of long values."""
     page: list[tuple[Any, ...]] = []
     size = 0
     while lot := cursor.fetchmany(FETCH_ROWS):
         page += lot
-        size += sum(len(cell) for row in lot for cell in row if cell is not None)
+        if len(lot[0]) > first_long:
+            size += sum(len(value) for row in lot for value in row[first_long:] if value is not None)
         if len(page) >= PAGE_ROWS or size >= PAGE_BYTES:
             yield page
             page, size = [], 0
@@ -243,7 +251,7 @@ def _lots(cursor: Any) -> Iterator[list[tuple[Any, ...]]]:
 
 
 def _arrow(
-    codecs: Sequence[codec.Codec], page: _Page, batch_numbers: list[int], constants: dict[str, Any]
+    codecs: Sequence[codec.Codec], page: _Page, batch_numbers: np.ndarray[Any, Any], constants: dict[str, Any]
 ) -> pa.RecordBatch:
     import pyarrow as pa
     from pyarrow import csv

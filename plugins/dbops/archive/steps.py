@@ -81,6 +81,8 @@ class Planned:
     refusals: list[Refusal]
     target: lake.Target | None
     notes: list[str] = field(default_factory=list)
+    bytes: int = 0
+    """About how many bytes of the source table the rows take, by InnoDB's mean row length; 0 for a continued plan."""
 
 
 @dataclass(frozen=True)
@@ -234,8 +236,9 @@ def _new_plan(
     target = lake.choose_target(catalog, spec.target.namespace, spec.target_table, codecs, spec.target.partition)
     if target.reason:
         notes.append(target.reason)
+    size = walk.rows * table.average_row_bytes
     if dry_run or refusals or not walk.chunks:
-        return Planned(None, False, walk.rows, len(walk.chunks), predicate, refusals, target, notes)
+        return Planned(None, False, walk.rows, len(walk.chunks), predicate, refusals, target, notes, size)
     lake.ensure_table(catalog, target, codecs, spec.target.partition)
     now = ledger.utcnow()
     plan = Plan(

@@ -46,6 +46,7 @@ def preflight_report(
     if planned:
         figures = [
             Figure(label="Cold rows", value=f"{planned.rows:,}"),
+            Figure(label="Bytes in MySQL", value=size(planned.bytes), note="rows x InnoDB's mean row length"),
             Figure(label="Chunks", value=str(planned.chunks), note=f"about {size(spec.chunk_bytes)} of source each"),
             *figures,
         ]
@@ -142,8 +143,9 @@ def _figures(found: Reconciled) -> list[Figure]:
         Figure(label="Table in MySQL", value=size(now), note=f"before {size(before)}; InnoDB's estimate"),
         Figure(label="OPTIMIZE would free", value=size(found.table.free_bytes), note="free extents inside the tablespace"),
         Figure(
-            label="Athena cost avoided", value=f"{per_scan:,.6f} USD a scan".replace(".000000", ""),
-            note=f"{ATHENA_USD_PER_TB:g} USD/TB x {size(found.file_bytes)}; Athena bills at least 10 MB a query",
+            label="Athena would cost",
+            value=f"{per_scan:,.4f} USD" if per_scan >= 0.0001 else "under 0.0001 USD",
+            note=f"a full scan: {ATHENA_USD_PER_TB:g} USD/TB, at least 10 MB a query; Trino avoids it",
         ),
     ]  # fmt: skip
 
@@ -220,7 +222,12 @@ def _stage_chart(found: Reconciled) -> Chart:
         alt.Chart(alt.Data(values=data))
         .mark_bar(height=14)
         .encode(
-            x=alt.X("begin:T", title="time (UTC)", scale=alt.Scale(type="utc")),
+            x=alt.X(
+                "begin:T",
+                title="time (UTC)",
+                scale=alt.Scale(type="utc"),
+                axis=alt.Axis(format="%H:%M:%S", tickCount=8),
+            ),
             x2="end:T",
             y=alt.Y("stage:N", sort=list(STAGES), title=None),
             color=alt.Color("stage:N", legend=None, sort=list(STAGES)),
