@@ -94,6 +94,7 @@ lint: $(SYNCED) ## Check style, types, the doors between the rooms, forbidden wo
 	PYTHONPATH=plugins $(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/check_tree.py
 	$(BIN)/python tools/dag_docs.py --check
+	$(BIN)/python tools/spec_docs.py --check
 
 .PHONY: format
 format: $(SYNCED) ## Format the code and apply the safe fixes
@@ -104,9 +105,22 @@ format: $(SYNCED) ## Format the code and apply the safe fixes
 bench: setup ## Measure side by side; starts the lab and stops it again if it was not up (BENCH_ARGS=...)
 	tools/with-lab $(BIN)/python $(BIN)/python -m bench $(BENCH_ARGS)
 
+.PHONY: bench-tools
+bench-tools: setup ## Only s3_archive against pt-archiver
+	tools/with-lab $(BIN)/python $(BIN)/python -m bench archive $(BENCH_ARGS)
+
+.PHONY: bench-readers
+bench-readers: setup ## Only the ways to read a MySQL table
+	tools/with-lab $(BIN)/python $(BIN)/python -m bench readers $(BENCH_ARGS)
+
+.PHONY: bench-imports
+bench-imports: $(SYNCED) ## Only the import time of the DAG files; needs no lab
+	$(BIN)/python -m bench dag-import $(BENCH_ARGS)
+
 .PHONY: docs
 docs: $(SYNCED) ## Write docs/dags.md from the DAGs' doc_md
 	$(BIN)/python tools/dag_docs.py
+	$(BIN)/python tools/spec_docs.py
 
 .PHONY: lock
 lock: $(INSTALLER) ## Resolve requirements*.txt into requirements.lock, keeping the versions that still fit

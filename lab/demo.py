@@ -17,6 +17,7 @@ COLD_ROWS = 1_000_000
 SEEDED_ROWS = COLD_ROWS + 1_000
 DAG_ID, SPEC, TABLE = "s3_archive", "positions", "carshare.positions"
 
+STAGES = ("export", "publish", "verify", "purge")
 STAGES_SQL = """\
 SELECT e.stage, SUM(e.event_rows), SUM(e.seconds), COUNT(*)
 FROM dbops_archive.archive_event AS e
@@ -58,8 +59,9 @@ def _show() -> None:
         stages = {stage: (int(rows), float(seconds), tasks) for stage, rows, seconds, tasks in cursor.fetchall()}
     print(f"plan {plan_id} is {state}")
     for stage, (rows, seconds, tasks) in stages.items():
-        print(f"{stage:<8} {rows:>12,} rows {seconds:>8.2f} s {rows / seconds:>12,.0f} rows/s  {tasks} tasks")
-    short = [stage for stage in ("export", "publish", "verify", "purge") if stages.get(stage, (0,))[0] < COLD_ROWS]
+        if stage in STAGES:  # other events move no rows and take no time that is measured
+            print(f"{stage:<8} {rows:>12,} rows {seconds:>8.2f} s {rows / seconds:>12,.0f} rows/s  {tasks} tasks")
+    short = [stage for stage in STAGES if stages.get(stage, (0,))[0] < COLD_ROWS]
     if short or state != "done":
         raise LabError(
             f"plan {plan_id} is {state} and moved fewer than {COLD_ROWS:,} rows in: {', '.join(short) or 'no stage'}"

@@ -40,6 +40,34 @@ import pytest  # noqa: E402
 if TYPE_CHECKING:
     from airflow.sdk import DAG
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need no lab come first: what they say, they say within a minute."""
+    items.sort(key=lambda item: item.get_closest_marker("lab") is not None)
+
+
+@pytest.fixture(scope="session")
+def lab_is_up() -> None:
+    """Fails unless every service of the lab that the environment names is ready."""
+    from lab import stack
+
+    down = [state.name for state in stack.status() if not state.ready]
+    if down:
+        pytest.fail(f"the lab is not up: run make lab-up (not ready: {', '.join(down)})", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _lab_marker_needs_the_lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is marked `lab` fails without the lab, and finds the lab's connections in its environment."""
+    if request.node.get_closest_marker("lab"):
+        request.getfixturevalue("lab_is_up")
+        from lab import env
+
+        for name, value in env.environment().items():
+            if name.startswith("AIRFLOW_CONN_"):
+                monkeypatch.setenv(name, value)
+
+
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from dbops import sql
@@ -118,8 +119,8 @@ class Server:
 
     @property
     def version_tuple(self) -> tuple[int, ...]:
-        """(5, 7, 22) for '5.7.22-log'."""
-        return tuple(int(part) for part in self.version.split("-")[0].split("."))
+        """(5, 7, 22) for '5.7.22-log', (8, 0) for '8.0.mysql_aurora.3.04.0'."""
+        return tuple(int(part) for part in takewhile(str.isdigit, self.version.split("-")[0].split(".")))
 
 
 _COLUMN_FLAGS = ("nullable", "is_generated", "is_auto_increment")
@@ -272,9 +273,13 @@ def hidden_foreign_keys(conn: Any, schema: str, table: str) -> int:
     import MySQLdb
 
     dictionary = "INNODB_SYS_FOREIGN" if read_server(conn).version_tuple < (8,) else "INNODB_FOREIGN"
+    # 5.7 writes names as those of files: a$b is a@0024b.
+    as_file = "/".join(re.sub(r"\W", lambda c: f"@{ord(c[0]):04x}", name, flags=re.ASCII) for name in (schema, table))
     try:
         total = scalar(
-            conn, f"SELECT COUNT(*) FROM information_schema.{dictionary} WHERE REF_NAME = %s", (f"{schema}/{table}",)
+            conn,
+            f"SELECT COUNT(*) FROM information_schema.{dictionary} WHERE REF_NAME IN (%s, %s)",
+            (f"{schema}/{table}", as_file),
         )
     except MySQLdb.Error as error:
         raise MySqlFactError(

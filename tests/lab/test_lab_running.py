@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -108,6 +109,8 @@ DBOPS = {"user": config.MYSQL_USER, "password": config.MYSQL_PASSWORD}
 @pytest.mark.parametrize("name", SERVERS)
 def test_the_dags_user_has_exactly_the_documented_privileges(name: str) -> None:
     granted = {row[0].replace("`", "").replace("'", "").split(" TO ")[0] for row in rows(name, "SHOW GRANTS", **DBOPS)}
+    # Tests that were killed may have left the schemas that they made for themselves.
+    granted = {grant for grant in granted if not re.search(r" ON t[0-9a-f]{10}r?\.\*$", grant)}
     assert granted == {
         f"GRANT {mysql.SERVER_PRIVILEGES} ON *.*",
         f"GRANT {mysql.SOURCE_PRIVILEGES} ON carshare.*",

@@ -134,9 +134,9 @@ def ensure_table(
     with table.update_schema() as update:
         for c in codecs:
             if c.name not in present:
-                update.add_column(c.name, c.iceberg_type)
+                update.add_column((c.name,), c.iceberg_type)  # a tuple: text is split at dots
             elif compare(present[c.name], c.arrow) == "widen":
-                update.update_column(c.name, c.iceberg_type)
+                update.update_column((c.name,), c.iceberg_type)
     return table.refresh()
 
 
@@ -177,6 +177,24 @@ def referenced(table: IcebergTable, plan_id: str | None = None) -> set[str]:
     return {task.file.file_path for task in table.scan(row_filter=row_filter).plan_files()}
 
 
+def drop_files(table: IcebergTable, uris: set[str], properties: dict[str, str]) -> int:
+    """Take these data files out of the table without reading them, so that a lost or damaged object can be given up; returns how many.
+
+    Files that the current snapshot does not hold are left out, so it is harmless to repeat. Callers hold the table's commit lock.
+    """
+    if table.current_snapshot() is None:
+        return 0
+    dropped = [task.file for task in table.scan().plan_files() if task.file.file_path in uris]
+    if dropped:
+        with (
+            table.transaction() as change,
+            change.update_snapshot(snapshot_properties=properties).overwrite() as update,
+        ):
+            for file in dropped:
+                update.delete_data_file(file)
+    return len(dropped)
+
+
 def snapshot_id(table: IcebergTable) -> int:
     """Id of the current snapshot. Raises LakeError for a table without one."""
     return _snapshot_id(table)
@@ -196,26 +214,29 @@ def all_generations_view(
 ) -> str:
     """Trino SQL of the view ``<table>_all`` over all generations.
 
-    A column that a generation lacks is NULL there; one whose type differs between generations is text in the view.
+    A column that a generation lacks is NULL there; one whose type differs between generations is text in the view. Names are compared
+    without case, as Trino does; the newest spelling counts.
     """
     from dbops import sql
 
-    columns = list(dict.fromkeys(column for _, own in found for column in own))
-    kinds = {column: {own[column] for _, own in found if column in own} for column in columns}
+    parts = [(name, {column.lower(): (column, kind) for column, kind in own.items()}) for name, own in found]
+    columns = {lower: column for _, own in parts for lower, (column, _) in own.items()}
+    kinds = {lower: {own[lower][1] for _, own in parts if lower in own} for lower in columns}
 
-    def expression(column: str, own: dict[str, str]) -> str:
-        name = sql.ident_trino(column)
-        if column not in own:
+    def expression(lower: str, own: dict[str, tuple[str, str]]) -> str:
+        name = sql.ident_trino(columns[lower])
+        if lower not in own:
             return f"NULL AS {name}"
-        if len(kinds[column]) == 1:
-            return name
-        return f"{f'to_hex({name})' if own[column] == 'binary' else f'CAST({name} AS varchar)'} AS {name}"
+        value, kind = sql.ident_trino(own[lower][0]), own[lower][1]
+        if len(kinds[lower]) > 1:
+            value = f"to_hex({value})" if kind == "binary" else f"CAST({value} AS varchar)"
+        return value if value == name else f"{value} AS {name}"
 
     return sql.render(
         "archive/all_generations_view",
         view=(trino_catalog, namespace, f"{table}_all"),
         selects=[
-            ((trino_catalog, namespace, name), [expression(column, own) for column in columns]) for name, own in found
+            ((trino_catalog, namespace, name), [expression(lower, own) for lower in columns]) for name, own in parts
         ],
     )
 

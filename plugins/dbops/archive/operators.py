@@ -154,7 +154,7 @@ class ChooseSpecsOperator(_ArchiveOperator):
 
         params = context["params"]
         try:
-            guardrails.refuse_unknown_conf(context["dag_run"].conf, params)
+            _refuse_unknown_conf(context)
             if params.get("spec"):
                 return [self.load(params["spec"]).name]
             if not self.dry_run_of(context) and not _is_scheduled(context):
@@ -473,7 +473,7 @@ class RestoreOperator(_ArchiveOperator):
 
         params = context["params"]
         try:
-            guardrails.refuse_unknown_conf(context["dag_run"].conf, params)
+            _refuse_unknown_conf(context)
             if not params["spec"]:
                 raise guardrails.Refused(f"spec is empty; known specs: {', '.join(specs.names('archive'))}")
         except guardrails.Refused as refused:
@@ -495,6 +495,11 @@ class RestoreOperator(_ArchiveOperator):
                 safe_next="Do not use the scratch tables. Compare them with the lake as the report shows.", target=spec.full_name,
             )  # fmt: skip
         return [".".join(r.scratch) for _, r in restored]
+
+
+def _refuse_unknown_conf(context: Context) -> None:
+    # Airflow adds every key of conf to context["params"]; what the DAG declares is in the DAG.
+    guardrails.refuse_unknown_conf(context["dag_run"].conf, context["dag"].params)
 
 
 def _is_scheduled(context: Context) -> bool:

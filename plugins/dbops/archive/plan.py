@@ -1,12 +1,12 @@
-"""Plan: walk the key of the source table forward and cut the cold rows into chunks.
+"""Plan: walk the key of the source table forward, cut the cold rows into chunks, and look at every row once on the way.
 
-The walk is a series of keyset pages (no OFFSET, no long-running read view) that hold two keys of a chunk at a time, so its memory
-does not grow with the table.
+MySQL counts a chunk and tells its last key, so only that key crosses the wire: the walk's memory does not grow with the table, there is
+no OFFSET, and no read view stays open longer than one chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,14 @@ from dbops.mysql import Table
 if TYPE_CHECKING:
     from MySQLdb.connections import Connection
 
-PAGE_ROWS = 50_000
-
 
 @dataclass(frozen=True)
 class Walk:
-    """A finished walk: chunks in key order and how many rows they hold."""
+    """A finished walk: chunks in key order, how many rows they hold, and for each condition the failing rows of each chunk."""
 
     chunks: list[Chunk]
     rows: int
+    failed: list[list[int]]
 
 
 def rows_per_chunk(table: Table, chunk_bytes: int, batch_rows: int) -> int:
@@ -42,49 +41,39 @@ def walk(
     predicate: str,
     *,
     chunk_rows: int,
-    page_rows: int = PAGE_ROWS,
-    on_page: Callable[[int], None] = lambda rows: None,
+    conditions: Sequence[str] = (),
 ) -> Walk:
-    """Cut the rows that meet `predicate` into chunks of `chunk_rows` (the last one may be smaller). Reads only."""
+    """Cut the rows that meet `predicate` into chunks of `chunk_rows` (the last one may be smaller). Reads only.
+
+    `conditions` are SQL expressions that no row should meet; the walk counts the rows that do.
+    """
     chunks: list[Chunk] = []
+    failed: list[list[int]] = [[] for _ in conditions]
     lower: Key | None = None
-    last: Key | None = None
-    in_chunk = rows = 0
-    for last in _keys(conn, table, key, predicate, page_rows, on_page):
-        in_chunk += 1
-        rows += 1
-        if in_chunk == chunk_rows:
-            chunks.append(Chunk(len(chunks), lower, last, in_chunk))
-            lower, in_chunk = last, 0
-    if in_chunk and last is not None:
-        chunks.append(Chunk(len(chunks), lower, last, in_chunk))
-    return Walk(chunks, rows)
-
-
-def _keys(
-    conn: Connection, table: Table, key: RowKey, predicate: str, page_rows: int, on_page: Callable[[int], None]
-) -> Iterator[Key]:
-    low: Key | None = None
-    seen = 0
+    count = chunk_rows
     with conn.cursor() as cursor:
-        while True:
-            cursor.execute(
-                sql.render(
-                    "archive/next_keys",
-                    literals=key.select_literals,
-                    table=(table.schema, table.name),
-                    index=key.index,
-                    range=key.above(low),
-                    predicate=predicate,
-                    order_by=key.order_by,
-                    page_rows=page_rows,
-                )
-            )
-            page = cursor.fetchall()
-            for row in page:
-                yield from_row(row)
-            seen += len(page)
-            on_page(seen)
-            if len(page) < page_rows:
-                return
-            low = from_row(page[-1])
+        while count == chunk_rows:
+            values = {
+                "literals": key.select_literals,
+                "keys": key.names,
+                "table": (table.schema, table.name),
+                "index": key.index,
+                "range": key.above(lower),
+                "predicate": predicate,
+                "order_by": key.order_by,
+                "chunk_rows": chunk_rows,
+            }
+            single = len(key.columns) == 1
+            cursor.execute(sql.render("archive/next_chunk", single=single, conditions=list(conditions), **values))
+            row = cursor.fetchone()
+            count = int(row[0])
+            if not count:
+                break
+            if not single:
+                cursor.execute(sql.render("archive/last_key", **values))
+            upper = from_row(row[-1:] if single else cursor.fetchone())
+            for counts, rows in zip(failed, row[1 : 1 + len(conditions)], strict=True):
+                counts.append(int(rows))
+            chunks.append(Chunk(len(chunks), lower, upper, count))
+            lower = upper
+    return Walk(chunks, sum(c.planned_rows for c in chunks), failed)

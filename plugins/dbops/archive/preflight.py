@@ -1,7 +1,8 @@
 """Preflight: everything that would lose, distort or wrongly delete rows is found before anything is written.
 
-Two parts: :func:`check_table` looks at definitions, server and services; :func:`check_rows` looks at the cold rows themselves, chunk by
-chunk. Each refusal names the column, the number of rows, one sample key and the fix.
+Two parts: :func:`check_table` looks at definitions, server and services; :func:`row_checks` are conditions that the plan's walk counts
+among the cold rows, and :func:`row_refusals` says what they mean. Each refusal names the column, the number of rows, one sample key and
+the fix.
 """
 
 from __future__ import annotations
@@ -128,13 +129,18 @@ def _check_columns(table: Table, spec: ArchiveSpec) -> Iterable[Refusal]:
                 )  # fmt: skip
     if spec.target.partition:
         transform, name = spec.target.partition
-        source = table.column(name)
-        allowed = codec.DATES if transform != "identity" else codec.DATES | set(codec.INTEGERS) | codec.TEXTS
-        if source is None or source.data_type not in allowed or (transform == "hour" and source.data_type == "date"):
-            yield Refusal(
-                "partitioning", f"{transform}({name}) needs a column of type {', '.join(sorted(allowed))}",
-                "correct target.partitioning", name,
-            )  # fmt: skip
+        if problem := _unfit_partition(table, spec, transform, name):
+            yield Refusal("partitioning", f"{transform}({name}) {problem}", "correct target.partitioning", name)
+
+
+def _unfit_partition(table: Table, spec: ArchiveSpec, transform: str, name: str) -> str | None:
+    """Why the column cannot be the source of the partition, or None."""
+    source = table.column(name)
+    allowed = codec.DATES if transform != "identity" else codec.DATES | set(codec.INTEGERS) | codec.TEXTS
+    if source is None or source.data_type not in allowed or (transform == "hour" and source.data_type == "date"):
+        return f"needs a column of type {', '.join(sorted(allowed))}"
+    converted = {n.lower() for n in (*spec.zero_dates_as_text, *spec.lossy_text_as_binary)}
+    return "needs a column that is archived in its own type" if source.name.lower() in converted else None
 
 
 def _check_cold(table: Table, spec: ArchiveSpec) -> Iterable[Refusal]:
@@ -281,34 +287,34 @@ def _lossy(column: Column) -> RowCheck:
     )  # fmt: skip
 
 
-def check_rows(
-    conn: Connection, table: Table, key: RowKey, predicate: str, checks: Sequence[RowCheck], chunks: Sequence[Chunk]
+def row_refusals(
+    conn: Connection,
+    table: Table,
+    key: RowKey,
+    predicate: str,
+    checks: Sequence[RowCheck],
+    chunks: Sequence[Chunk],
+    failed: Sequence[Sequence[int]],
 ) -> list[Refusal]:
-    """Count the rows of the chunks that fail each check; one pass over the cold rows, a chunk a statement."""
-    if not checks:
-        return []
-    totals = [0] * len(checks)
-    samples: list[str | None] = [None] * len(checks)
-    common = {"table": (table.schema, table.name), "index": key.index}
-    with conn.cursor() as cursor:
-        for chunk in chunks:
-            where = f"{key.between(chunk.lower, chunk.upper)} AND {predicate}"
+    """A refusal, with one sample key, for each check that rows fail. `failed` are the walk's counts, a list of chunks a check."""
+    refusals = []
+    for check, counts in zip(checks, failed, strict=True):
+        if not any(counts):
+            continue
+        first = next(chunk for chunk, count in zip(chunks, counts, strict=True) if count)
+        with conn.cursor() as cursor:
             cursor.execute(
-                sql.render("archive/row_checks", conditions=[c.condition for c in checks], where=where, **common)
+                sql.render(
+                    "archive/row_check_sample",
+                    literals=key.select_literals,
+                    table=(table.schema, table.name),
+                    index=key.index,
+                    where=f"{key.between(first.lower, first.upper)} AND {predicate}",
+                    condition=check.condition,
+                    order_by=key.order_by,
+                )
             )
-            for i, count in enumerate(cursor.fetchone()):
-                totals[i] += int(count)
-                if count and samples[i] is None:
-                    cursor.execute(
-                        sql.render(
-                            "archive/row_check_sample", literals=key.select_literals, where=where, order_by=key.order_by,
-                            condition=checks[i].condition, **common,
-                        )
-                    )  # fmt: skip
-                    found = cursor.fetchone()
-                    samples[i] = None if found is None else ", ".join(keys.from_row(found))
-    return [
-        Refusal(check.check, check.message, check.fix, check.column, total, sample)
-        for check, total, sample in zip(checks, totals, samples, strict=True)
-        if total
-    ]
+            found = cursor.fetchone()
+        sample = None if found is None else ", ".join(keys.from_row(found))
+        refusals.append(Refusal(check.check, check.message, check.fix, check.column, sum(counts), sample))
+    return refusals

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from decimal import Decimal
+from datetime import UTC, datetime, time
+from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any
 
 from dbops import mysql, sql
@@ -109,20 +109,42 @@ def conditions(plan: Plan, selection: Selection) -> tuple[str, BooleanExpression
 
 
 def _bound(column: codec.Codec, text: str) -> tuple[str, Any]:
+    """The bound in Trino's SQL and as PyIceberg takes it. Raises RestoreError for a text that the column cannot hold exactly."""
     try:
         if column.arrow in ("int32", "int64"):
             return str(int(text)), int(text)
         if column.arrow.startswith("decimal("):
-            return f"DECIMAL '{Decimal(text):f}'", Decimal(text)
-        moment = datetime.fromisoformat(text)
+            number = _decimal(text, scale=int(column.arrow[8:-1].split(",")[1]))
+            return f"DECIMAL '{number:f}'", number
+        moment = _moment(text, column.arrow)
     except (ValueError, ArithmeticError) as error:
         raise RestoreError(f"{text!r} is not a value of column {column.name} ({column.arrow})") from error
     if column.arrow == "date32":
         return f"DATE '{moment.date().isoformat()}'", moment.date().isoformat()
-    naive = moment.replace(tzinfo=None)
     zone = " UTC" if column.arrow == "timestamptz" else ""
-    iso = naive.isoformat(timespec="microseconds")
+    iso = moment.isoformat(timespec="microseconds")
     return f"TIMESTAMP '{iso.replace('T', ' ')}{zone}'", iso + ("+00:00" if zone else "")
+
+
+def _decimal(text: str, *, scale: int) -> Decimal:
+    """The number with exactly `scale` digits after the point, as PyIceberg wants it."""
+    number = Decimal(text)
+    scaled = number.quantize(Decimal(1).scaleb(-scale), context=Context(prec=codec.MAX_DECIMAL_PRECISION))
+    if scaled != number:
+        raise ValueError(f"{text} has more than {scale} digits after the point")
+    return scaled
+
+
+def _moment(text: str, arrow: str) -> datetime:
+    """The instant without time zone; in UTC for a TIMESTAMP column, the only one whose values have a zone."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is not None:
+        if arrow != "timestamptz":
+            raise ValueError(f"{text} has a time zone, the column has none")
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    if arrow == "date32" and moment.time() != time():
+        raise ValueError(f"{text} has a time of day, the column has none")
+    return moment
 
 
 def restore(

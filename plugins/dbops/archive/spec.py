@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -20,8 +20,10 @@ _MOVING = {
     "CURRENT_DATE", "CURRENT_TIME", "CURRENT_TIMESTAMP", "CURRENT_USER", "CONNECTION_ID", "CURDATE", "CURTIME", "FOUND_ROWS",
     "LAST_INSERT_ID", "LOCALTIME", "LOCALTIMESTAMP", "NOW", "RAND", "ROW_COUNT", "SESSION_USER", "SLEEP", "SYSDATE",
     "UNIX_TIMESTAMP", "USER", "UTC_DATE", "UTC_TIME", "UTC_TIMESTAMP", "UUID", "UUID_SHORT", "GET_LOCK", "RELEASE_LOCK",
-    "LOAD_FILE", "BENCHMARK",
+    "LOAD_FILE", "BENCHMARK", "SYSTEM_USER", "CURRENT_ROLE", "IS_FREE_LOCK", "IS_USED_LOCK", "RELEASE_ALL_LOCKS",
 }  # fmt: skip
+# Functions that MySQL also calls without parentheses, but that the parser then takes for columns.
+_MOVING_NAMES = {"UTC_DATE", "UTC_TIME", "UTC_TIMESTAMP", "LOCALTIME", "LOCALTIMESTAMP", "CURRENT_USER", "CURRENT_TIME"}
 
 _PARTITION = re.compile(r"^(identity|year|month|day|hour)\((\w+)\)$")
 _COLUMN = r"^[A-Za-z0-9_$]+$"
@@ -49,13 +51,23 @@ def check_predicate(text: str) -> str:
             raise ValueError("must not have a subquery: only the row's own columns keep their meaning until the purge")
         if isinstance(node, exp.Parameter | exp.SessionParameter | exp.Placeholder):
             raise ValueError("must not have variables or placeholders")
-        if isinstance(node, exp.Func):
-            name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).upper()
-            if name in _MOVING or isinstance(node, exp.CurrentTimestamp | exp.CurrentDate | exp.Rand):
-                raise ValueError(
-                    f"must not call {name}(): its value changes between plan and purge; use `cold` for age"
-                )
+        if name := _moving(node):
+            raise ValueError(f"must not call {name}(): its value changes between plan and purge; use `cold` for age")
     return text
+
+
+def _moving(node: Any) -> str | None:
+    """The name of the function that the node calls, if its value is another one later."""
+    from sqlglot import exp
+
+    if isinstance(node, exp.Column) and not node.this.quoted and not node.table:
+        name = node.name.upper()
+        return name if name in _MOVING_NAMES else None
+    if isinstance(node, exp.Func):
+        name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).upper()
+        if name in _MOVING or isinstance(node, exp.CurrentTimestamp | exp.CurrentDate | exp.Rand):
+            return name
+    return None
 
 
 class _Part(BaseModel):
@@ -66,7 +78,7 @@ class Cold(_Part):
     """Which rows are old enough: ``column < midnight UTC of (run date - older_than_days)``."""
 
     column: str = Field(pattern=_COLUMN, description="DATE, DATETIME or TIMESTAMP column (or an integer with `unit`)")
-    older_than_days: int = Field(ge=1, le=36500)
+    older_than_days: int = Field(ge=1, le=36500, description="counted back from the run's date")
     unit: Literal["datetime", "epoch_s", "epoch_ms"] = Field(
         default="datetime", description="how an integer column counts; `datetime` for date and time columns"
     )
@@ -80,7 +92,7 @@ class Cold(_Part):
 class Hold(_Part):
     """Rows that must stay (a legal hold, an open claim), whatever their age."""
 
-    reason: str = Field(min_length=1)
+    reason: str = Field(min_length=1, description="why they stay, for the reader of the spec")
     where: str = Field(min_length=1, description="SQL expression that is true for the rows to keep")
 
     _where = field_validator("where")(check_predicate)
@@ -121,15 +133,20 @@ class Purge(_Part):
     transaction_ms: int = Field(
         default=100, ge=5, le=10_000, description="batches are joined until a transaction takes this long"
     )
-    max_transaction_rows: int = Field(default=10_000, ge=1, le=100_000)
+    max_transaction_rows: int = Field(
+        default=10_000, ge=1, le=100_000, description="rows that one transaction deletes at most, however quick it is"
+    )
     workers: int = Field(default=2, ge=1, le=16, description="disjoint chunks that are purged at the same time")
-    isolation: Literal["repeatable-read", "read-committed"] = "repeatable-read"
+    isolation: Literal["repeatable-read", "read-committed"] = Field(
+        default="repeatable-read",
+        description="of the purge: repeatable-read also keeps inserts out of the range for as long as the transaction takes",
+    )
     lock_wait_s: int = Field(default=5, ge=1, le=60, description="innodb_lock_wait_timeout of the purge")
     max_lag_s: float | None = Field(default=10.0, gt=0, description="pause above; null only where no replica exists")
     lag_connection: str | None = Field(
         default=None, description="where lag is read: default the source on Aurora, else mysql_replica"
     )
-    max_threads_running: int | None = Field(default=50, ge=1)
+    max_threads_running: int | None = Field(default=50, ge=1, description="pause above; null: do not look")
     max_commit_latency_ms: float | None = Field(
         default=100.0, gt=0, description="mean of our own commits and of Aurora's"
     )
@@ -145,24 +162,28 @@ class ArchiveSpec(Spec):
 
     connection: str = Field(default=connections.MYSQL, description="Airflow connection of the source writer")
     read_connection: str | None = Field(default=None, description="optional reader endpoint for plan and export")
-    aws_connection: str = connections.AWS
-    trino_connection: str = connections.TRINO
-    iceberg_connection: str = connections.ICEBERG
+    aws_connection: str = Field(default=connections.AWS, description="Airflow connection of S3 (and Glue)")
+    trino_connection: str = Field(
+        default=connections.TRINO, description="Airflow connection of the Trino that verifies"
+    )
+    iceberg_connection: str = Field(
+        default=connections.ICEBERG, description="Airflow connection of the Iceberg catalog"
+    )
     schema_name: str = Field(alias="schema", pattern=_COLUMN, description="MySQL schema of the table")
-    table: str = Field(pattern=_COLUMN)
-    cold: Cold
+    table: str = Field(pattern=_COLUMN, description="MySQL table")
+    cold: Cold = Field(description="which rows are old enough")
     where: str | None = Field(default=None, description="further SQL expression that a row must meet")
-    hold: list[Hold] = Field(default_factory=list)
+    hold: list[Hold] = Field(default_factory=list, description="rows that stay, whatever their age")
     full_scan: bool = Field(default=False, description="allow a cold predicate that no index supports")
     referenced_rows: Literal["refuse", "skip"] = Field(
         default="refuse", description="rows that a RESTRICT child still points at: refuse the run, or leave those rows"
     )
-    target: Target
+    target: Target = Field(description="the Iceberg table that receives the rows")
     chunk_bytes: int = Field(
         default=64 * 1024**2, ge=64 * 1024, le=1024**3, description="source bytes a chunk (Parquet file)"
     )
     export_workers: int = Field(default=2, ge=1, le=8, description="chunks read at the same time by one task")
-    purge: Purge = Field(default_factory=Purge)
+    purge: Purge = Field(default_factory=Purge, description="how rows may leave MySQL")
     zero_dates_as_text: list[str] = Field(
         default_factory=list, description="date columns that may hold zero dates: archived as text instead of refused"
     )

@@ -228,10 +228,10 @@ def _new_plan(
     cutoff = spec.cold.cutoff(run_after)
     predicate, notes = _predicate(conn, spec, table, cutoff, children)
     chunk_rows = planning.rows_per_chunk(table, spec.chunk_bytes, spec.purge.batch_rows)
-    walk = planning.walk(reader, table, key, predicate, chunk_rows=chunk_rows)
-    refusals = preflight.check_rows(
-        reader, table, key, predicate, preflight.row_checks(table, spec, children), walk.chunks
-    )
+    checks = preflight.row_checks(table, spec, children)
+    conditions = [check.condition for check in checks]
+    walk = planning.walk(reader, table, key, predicate, chunk_rows=chunk_rows, conditions=conditions)
+    refusals = preflight.row_refusals(reader, table, key, predicate, checks, walk.chunks, walk.failed)
     catalog = services.catalog()
     target = lake.choose_target(catalog, spec.target.namespace, spec.target_table, codecs, spec.target.partition)
     if target.reason:
@@ -240,6 +240,8 @@ def _new_plan(
     if dry_run or refusals or not walk.chunks:
         return Planned(None, False, walk.rows, len(walk.chunks), predicate, refusals, target, notes, size)
     lake.ensure_table(catalog, target, codecs, spec.target.partition)
+    if target.generation > 1:
+        notes.append(_refresh_view(services, catalog, spec))
     now = ledger.utcnow()
     plan = Plan(
         plan_id=f"{spec.name}-{cutoff:%Y%m%d}-{uuid.uuid4().hex[:8]}",
@@ -261,6 +263,21 @@ def _new_plan(
     )
     Ledger(conn).create_plan(plan, walk.chunks)
     return Planned(Ledger(conn).plan(plan.plan_id), False, walk.rows, len(walk.chunks), predicate, [], target, notes)
+
+
+def _refresh_view(services: Services, catalog: Catalog, spec: ArchiveSpec) -> str:
+    """Make the view over all generations anew and say so; a catalog without views does not stop the archive."""
+    from trino.exceptions import TrinoQueryError
+
+    name, namespace = spec.target_table, spec.target.namespace
+    view = f"{services.trino_catalog}.{namespace}.{name}_all"
+    generations = lake.generations(catalog, namespace, name)
+    try:
+        with _closing(services.trino()) as trino:
+            verify.trino_rows(trino, lake.all_generations_view(services.trino_catalog, namespace, name, generations))
+    except TrinoQueryError as error:
+        return f"view {view} over all generations could not be made: {error.message}"
+    return f"view {view} shows all {len(generations)} generations"
 
 
 def _predicate(
@@ -620,23 +637,28 @@ def restore_rows(
 def _withdraw(services: Services, book: Ledger, plan: Plan) -> int:
     """Remove from the lake the rows that did not leave MySQL, so that no row is in both; returns how many batches.
 
-    Runs as a row-level DELETE in Trino, under the commit lock; harmless to repeat.
+    Whole chunks go as files, which are not read: their objects may be lost or damaged. Chunks of which some rows were purged go row by
+    row, as a DELETE in Trino. Both under the commit lock, and harmless to repeat.
     """
-    left = [pair for pairs in book.unfinished(plan.plan_id).values() for pair in pairs]
-    published = {c.chunk_no for c in book.chunks(plan.plan_id, ["published", "verified"])}
+    unfinished = book.unfinished(plan.plan_id)
+    states = {c.chunk_no: c.state for c in book.chunks(plan.plan_id)}
     by_chunk: dict[int, list[int]] = {}
-    for chunk_no, batch_no in left:
-        if chunk_no in published:
-            by_chunk.setdefault(chunk_no, []).append(batch_no)
+    for chunk_no, batch_no in sorted(pair for pairs in unfinished.values() for pair in pairs):
+        by_chunk.setdefault(chunk_no, []).append(batch_no)
+    purged = {n for n in by_chunk if book.batches(plan.plan_id, n, ["done"])}
     with book.exclusive(f"commit:{plan.lake_table}", COMMIT_WAIT_S) as mine, _closing(services.trino()) as trino:
         if not mine:
             raise StepError(f"another run has been committing to {plan.lake_table} for {COMMIT_WAIT_S} s; try again")
-        # A published file of a chunk that the ledger still calls exported (killed between the two) is found by its plan and chunk.
-        orphans = [c.chunk_no for c in book.chunks(plan.plan_id, ["exported"])]
+        # A chunk that the ledger still calls exported may be published already (killed between the two).
+        whole = [n for n in by_chunk if n not in purged and states[n] != "planned"]
+        if whole:
+            uris = {f.uri for f in book.files(plan.plan_id, whole)}
+            table = services.catalog().load_table(plan.lake[1:])
+            lake.drop_files(table, uris, {"dbops.plan": plan.plan_id, "dbops.run": services.run})
         conditions = [
-            f'({lake.chunk_filter(plan.plan_id, [n])} AND "{exporting.BATCH_COLUMN}" IN ({", ".join(map(str, numbers))}))'
-            for n, numbers in sorted(by_chunk.items())
-        ] + [f"({lake.chunk_filter(plan.plan_id, [n])})" for n in orphans]
+            f'({lake.chunk_filter(plan.plan_id, [n])} AND "{exporting.BATCH_COLUMN}" IN ({", ".join(map(str, by_chunk[n]))}))'
+            for n in by_chunk if n in purged
+        ]  # fmt: skip
         for start in range(0, len(conditions), CHUNKS_PER_QUERY):
             where = " OR ".join(conditions[start : start + CHUNKS_PER_QUERY])
             verify.trino_rows(trino, f"DELETE FROM {sql.ident_trino(plan.lake)} WHERE {where}")

@@ -153,7 +153,7 @@ def _figures(found: Reconciled) -> list[Figure]:
 def _sections(spec: ArchiveSpec, found: Reconciled) -> list[Section]:
     plan = found.plan
     sections: list[Section] = [_stages(found)]
-    if any(e.event_rows for e in found.events):
+    if any(e.event_rows for e in found.events if e.stage in STAGES):
         sections.append(_stage_chart(found))
     sections.append(
         Table(
@@ -177,7 +177,7 @@ def _sections(spec: ArchiveSpec, found: Reconciled) -> list[Section]:
         Table(
             title="Ledger",
             columns=["UTC", "Stage", "Rows", "Seconds", "What"],
-            rows=[[e.at, e.stage, e.event_rows, e.seconds, e.message] for e in found.events[-MAX_LISTED:]],
+            rows=[[e.at, e.stage, e.event_rows, f"{e.seconds:,.2f}", e.message] for e in found.events[-MAX_LISTED:]],
         ),
         Code(
             title="Read the archive in Trino",
@@ -203,7 +203,7 @@ def _stages(found: Reconciled) -> Table:
         title="Stages",
         columns=["Stage", "Rows", "Seconds", "Rows/s", "Tasks"],
         rows=[
-            [stage, rows, round(seconds, 2), rate(rows, seconds), tasks]
+            [stage, rows, f"{seconds:,.2f}", rate(rows, seconds), tasks]
             for stage, rows, seconds, tasks in stage_totals(found)
         ],
         note="seconds are summed over tasks, which may run side by side",
@@ -216,7 +216,7 @@ def _stage_chart(found: Reconciled) -> Chart:
     data = [
         {"stage": e.stage, "begin": _iso(e.at, e.seconds), "end": _iso(e.at, 0), "rows": e.event_rows}
         for e in found.events
-        if e.at is not None
+        if e.at is not None and e.stage in STAGES
     ]
     chart = (
         alt.Chart(alt.Data(values=data))

@@ -1,0 +1,1 @@
+"""Side-by-side measurements: what is compared runs in one invocation, on the same rows, alternating."""

@@ -1,0 +1,48 @@
+"""``python -m bench [archive|readers|dag-import]``: all of them without a name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from bench import archive, dag_import, measure, readers
+from lab.config import ROOT, LabError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benches; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure side by side against the running lab."
+    )
+    parser.add_argument("name", nargs="?", choices=["archive", "readers", "dag-import"], help="one bench; default all")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows a run (default 1,000,000)")
+    parser.add_argument(
+        "--large-rows", type=int, default=3_000_000, help="rows of the run that shows the memory (0: none)"
+    )
+    parser.add_argument("--pairs", type=int, default=2, help="alternating pairs of archive runs (default 2)")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of every reader (default 2)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[2], help="connections of a reader (default 2)")
+    arguments = parser.parse_args(argv)
+    if min(arguments.rows, arguments.pairs, arguments.rounds, *arguments.workers) < 1:
+        parser.error("--rows, --pairs, --rounds and --workers start at 1")
+    benches = {
+        "archive": lambda: archive.bench(arguments.rows, arguments.pairs, arguments.large_rows),
+        "readers": lambda: readers.bench(arguments.rows, arguments.rounds, tuple(arguments.workers)),
+        "dag-import": lambda: dag_import.bench(max(3, arguments.rounds)),
+    }
+    began = time.monotonic()
+    try:
+        measure.show_machine()
+        for name in [arguments.name] if arguments.name else benches:
+            path = measure.record(name, benches[name]())
+            print(f"raw figures: {path.relative_to(ROOT)}", flush=True)
+    except LabError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(f"\n{time.monotonic() - began:.0f} s in all")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

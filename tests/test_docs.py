@@ -1,0 +1,249 @@
+"""The docs say what is true: links lead somewhere, commands exist, examples are accepted, references do not drift."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from dbops import connections
+from dbops.archive import codec
+from dbops.archive.spec import ArchiveSpec
+from dbops.mysql import Column
+from lab import config, mysql, trino
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text()
+TEXTS = {page: page.read_text() for page in PAGES}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Code blocks of a page in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXTS[page], re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def spec_docs() -> ModuleType:
+    found = importlib.util.spec_from_file_location("spec_docs", ROOT / "tools" / "spec_docs.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def dags() -> dict[str, Any]:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(ROOT / "dags"))
+    assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]) if not re.match(r"https?://", link)]
+    broken = []
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            broken.append(link)
+    assert broken == []
+
+
+def test_readme_links_every_page_and_the_images_are_images() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"docs/{page.name}" in TEXTS[README], page.name
+    assert (ROOT / "docs/images/report.png").read_bytes().startswith(b"\x89PNG\r\n")
+    assert ElementTree.parse(ROOT / "docs/images/architecture.svg").getroot().tag.endswith("svg")  # noqa: S314 - ours
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
+    places = [*TEXTS.values(), *(f.read_text() for f in (ROOT / "plugins").rglob("*.py"))]
+    named = {
+        t for text in places for t in re.findall(r"(?:`|^)make (?:[A-Z]+=\S+ )?([a-z][a-z-]*)", text, re.MULTILINE)
+    }
+    assert {"demo", "test", "bench", "bench-readers"} <= named
+    assert named <= targets
+
+
+def test_lab_commands_that_are_named_exist() -> None:
+    known = set(re.findall(r'add_parser\(\s*"(\w+)"', (ROOT / "lab/__main__.py").read_text()))
+    named = {c for text in TEXTS.values() for c in re.findall(r"python -m lab (\w+)", text)}
+    assert "seed" in named
+    assert named <= known
+
+
+def run_confs() -> list[tuple[str, dict[str, Any]]]:
+    """Every conf that the docs show for a DAG run, with its DAG."""
+    found = []
+    for text in TEXTS.values():
+        for dag_id, conf in re.findall(r"airflow dags test (\w+) -c '(\{.*?\})'", text):
+            found.append((dag_id, json.loads(conf)))
+    for page in (README, ROOT / "docs/archive.md"):
+        for block in blocks(page, "json"):
+            conf = json.loads(block)
+            if "spec" in conf:
+                restores = {"column", "plan_id"} & set(conf)
+                found.append(("s3_archive_restore" if restores else "s3_archive", conf))
+    return found
+
+
+def test_confs_are_accepted_by_the_dags(dags: dict[str, Any]) -> None:
+    confs = run_confs()
+    assert len(confs) >= 6
+    for dag_id, conf in confs:
+        dag = dags[dag_id]
+        assert set(conf) <= set(dag.params), f"{dag_id}: {conf}"
+        for name, value in conf.items():
+            dag.params.get_param(name).resolve(value)  # raises when the schema does not take it
+        assert (ROOT / f"include/specs/archive/{conf['spec']}.yaml").exists(), conf
+
+
+def test_every_json_block_is_json() -> None:
+    for page in PAGES:
+        for block in blocks(page, "json"):
+            json.loads(block)
+
+
+def test_every_dag_is_in_the_readme_and_planned_ones_are_called_so(dags: dict[str, Any]) -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| (here|planned) \|$", TEXTS[README], re.MULTILINE))
+    assert {name for name, state in rows.items() if state == "here"} == set(dags)
+    assert {"query_inventory", "blue_green_rehearsal", "dms_task_control", "backfill"} <= set(rows)
+
+
+def test_grants_are_those_that_the_lab_gives_and_so_tests() -> None:
+    sql = "\n".join(blocks(README, "sql"))
+    assert f"GRANT {mysql.SERVER_PRIVILEGES} ON *.* TO 'dbops'@'%';" in sql
+    assert "GRANT SELECT ON performance_schema.* TO 'dbops'@'%';" in sql
+    assert f"GRANT {mysql.SOURCE_PRIVILEGES} ON `{config.SOURCE_SCHEMA}`.* TO 'dbops'@'%';" in sql
+    for schema in config.MYSQL57.schemas:
+        assert f"GRANT ALL PRIVILEGES ON `{schema}`.* TO 'dbops'@'%';" in sql
+
+
+def test_example_connections_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = re.findall(r"`AIRFLOW_CONN_(\w+)`[^\n]*:\n\n```json\n(.*?)```", TEXTS[README], re.DOTALL)
+    assert {name.lower() for name, _ in examples} == {
+        connections.AWS, connections.MYSQL, connections.TRINO, connections.ICEBERG, connections.STORE,
+    }  # fmt: skip
+    for name, text in examples:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", text)
+        assert connections.is_defined(name.lower())
+        assert connections.extra(name.lower()) == json.loads(text)["extra"]
+    assert connections.iceberg_trino_catalog() == "lake"
+    assert connections.aws_provenance() == connections.REAL_AWS
+
+
+def test_iam_policies_have_the_actions_of_the_clients_that_the_code_opens() -> None:
+    policies = [json.loads(block) for block in blocks(README, "json") if '"Statement"' in block]
+    assert len(policies) == 2
+    services = [{a.split(":")[0] for s in p["Statement"] for a in _list(s["Action"])} for p in policies]
+    assert services == [{"s3", "glue", "sns"}] * 2
+    restore = {a for s in policies[1]["Statement"] for a in _list(s["Action"])}
+    assert not {a for a in restore if re.search("Delete|Update|Create", a)}, "a restore only reads the lake"
+
+
+def _list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def test_trino_properties_differ_from_the_lab_by_the_catalog_kind_only() -> None:
+    ours = dict(line.split("=", 1) for line in blocks(README, "properties")[0].splitlines())
+    labs = trino._configuration()[f"catalog/{config.CATALOG}.properties"]
+    shared = {
+        name for name in ours if not name.startswith(("hive.metastore.glue.", "iceberg.catalog.type", "s3.region"))
+    }
+    assert {name: ours[name] for name in shared} == {name: labs[name] for name in shared}
+    assert ours["iceberg.catalog.type"] == "glue"
+
+
+def test_pools_are_those_of_the_lab_and_of_the_dags() -> None:
+    shown = re.findall(r'airflow pools set (\w+) (\d+) "([^"]+)"', TEXTS[README])
+    assert {name: (int(slots), text) for name, slots, text in shown} == config.POOLS
+
+
+def test_lab_ports_and_variables() -> None:
+    text = TEXTS[ROOT / "docs/lab.md"]
+    for name, port in config.DEFAULT_PORTS.items():
+        assert re.search(rf"\| {port} \| `{config.port_variable(name)}` \|", text), name
+
+
+def test_the_spec_of_the_docs_is_a_spec() -> None:
+    (block,) = blocks(ROOT / "docs/archive.md", "yaml")
+    spec = ArchiveSpec.model_validate({"name": "payments", **yaml.safe_load(block)})
+    assert spec.full_name == "carshare.payments"
+
+
+def test_spec_fields_do_not_drift() -> None:
+    tool = spec_docs()
+    assert tool.page(TEXTS[tool.PAGE]) == TEXTS[tool.PAGE], "run: python tools/spec_docs.py"
+
+
+def test_every_spec_field_has_a_meaning() -> None:
+    rows = [line for line in spec_docs().reference().splitlines() if line.startswith("| `")]
+    assert len(rows) > 40
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
+SAMPLES = {
+    "TINYINT": ["tinyint"], "SMALLINT": ["smallint"], "MEDIUMINT": ["mediumint"], "INT": ["int"], "YEAR": ["year"],
+    "the first three UNSIGNED": ["tinyint unsigned", "smallint unsigned", "mediumint unsigned"],
+    "INT UNSIGNED": ["int unsigned"], "BIGINT": ["bigint"], "BIGINT UNSIGNED": ["bigint unsigned"], "BIT(n)": ["bit"],
+    "FLOAT": ["float"], "DOUBLE": ["double"], "DATE": ["date"], "DATETIME(n)": ["datetime"], "TIMESTAMP(n)": ["timestamp"],
+    "TIME(n)": ["time"], "CHAR": ["char"], "VARCHAR": ["varchar"], "ENUM": ["enum"], "SET": ["set"], "JSON": ["json"],
+    "TEXT family": ["tinytext", "text", "mediumtext", "longtext"], "BINARY": ["binary"], "VARBINARY": ["varbinary"],
+    "BLOB family": ["tinyblob", "blob", "mediumblob", "longblob"], "geometry types": sorted(codec.GEOMETRIES),
+    "DECIMAL(p,s), p up to 38": ["decimal(38,4)"], "DECIMAL(p,s), p above 38": ["decimal(39,4)"],
+}  # fmt: skip
+
+
+def column(kind: str) -> Column:
+    digits = re.search(r"\((\d+),(\d+)\)", kind)
+    return Column(
+        "c", kind.split(" ")[0].split("(")[0], kind, nullable=True, charset="utf8mb4", max_octets=40,
+        numeric_precision=int(digits[1]) if digits else None, numeric_scale=int(digits[2]) if digits else None,
+    )  # fmt: skip
+
+
+def test_type_mapping_is_that_of_the_code() -> None:
+    section = TEXTS[ROOT / "docs/archive.md"].split("\n## Type mapping\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (\S+) \| (\S+) \| .*\|$", section, re.MULTILINE)
+    seen = set()
+    for names, arrow, iceberg in rows[1:]:  # after the rule
+        for name in [names] if names in SAMPLES else re.split(r", and |, ", names):
+            for kind in SAMPLES[name]:
+                found = codec.codec_for(column(kind))
+                generic = "decimal(p,s)" if kind.startswith("decimal") and found.arrow != "string" else found.arrow
+                assert arrow == generic, kind
+                shown = "decimal(p,s)" if generic == "decimal(p,s)" else str(found.iceberg_type).replace(" ", "")
+                assert iceberg == shown, kind
+            seen.add(name)
+    assert seen == set(SAMPLES)
+
+
+def test_benchmarks_page_shows_what_the_command_prints() -> None:
+    """A number in the page comes from the block that a run printed; the prose repeats none that it does not contain."""
+    text = TEXTS[ROOT / "docs/benchmarks.md"]
+    (printed,) = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    for heading in ("== archive:", "== readers:", "== dag-import:", "ratio of rows/s", "CPU seconds", "Peak RSS"):
+        assert heading in printed, heading
+    prose = text.replace(printed, "")
+    for number in re.findall(r"\d+\.\d+", re.sub(r"`[^`]*`", "", prose)):
+        assert number in printed, number
