@@ -25,6 +25,7 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
     AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY="1",  # seconds: a task that is tried again must not stop the tests for minutes
     AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS="dba:admin,reader:viewer",
     AIRFLOW__API__BASE_URL="http://airflow.example.com:8080",
     AIRFLOW__API_AUTH__JWT_SECRET="a secret that only the tests know, of the length that SHA-512 wants",
