@@ -262,8 +262,20 @@ class Ledger:
         with self.transaction() as cursor:
             cursor.execute(
                 f"UPDATE {SCHEMA}.archive_plan SET state = %s, open_table = NULL, closed_at = %s"
-                " WHERE plan_id = %s AND state = 'open'",
+                " WHERE plan_id = %s AND state IN ('open', 'abandoning')",
                 (state, utcnow(), plan_id),
+            )
+
+    @retry_conflicts
+    def begin_abandon(self, plan_id: str) -> None:
+        """Open -> abandoning, before anything is taken out of the lake: from here on no step of the plan may run, only the abandon.
+
+        Waits for purge transactions under way, which hold a shared lock on the plan.
+        """
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"UPDATE {SCHEMA}.archive_plan SET state = 'abandoning' WHERE plan_id = %s AND state = 'open'",
+                (plan_id,),
             )
 
     @retry_conflicts

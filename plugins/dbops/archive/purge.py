@@ -236,6 +236,11 @@ class Purger:
         expected = joined(group)
         conn.begin()
         with conn.cursor() as cursor:
+            # Shared with other purges, exclusive with an abandon: what is being withdrawn from the lake must not leave MySQL.
+            cursor.execute(f"SELECT state FROM {SCHEMA}.archive_plan WHERE plan_id = %s LOCK IN SHARE MODE", span[:1])
+            if (cursor.fetchone() or ("missing",))[0] != "open":
+                conn.rollback()
+                raise PurgeStopped(f"plan {self.plan.plan_id} was closed or is being abandoned by another run")
             cursor.execute(
                 f"SELECT COUNT(*) FROM {SCHEMA}.archive_batch"
                 " WHERE plan_id = %s AND chunk_no = %s AND batch_no BETWEEN %s AND %s AND state = 'verified' FOR UPDATE",

@@ -192,7 +192,8 @@ def make_plan(
     with _closing(services.source()) as conn, _closing(services.reader()) as reader:
         book = Ledger(conn)
         existing = None if dry_run else book.open_plan(spec.full_name)
-        if existing and abandon_open:
+        if existing and (abandon_open or existing.state == "abandoning"):
+            book.begin_abandon(existing.plan_id)
             _withdraw(services, book, existing)
             _sweep(services, book, existing)
             book.close_plan(existing.plan_id, "abandoned")
@@ -368,6 +369,7 @@ def publish_plan(services: Services, plan_id: str) -> Moved:
                 raise StepError(
                     f"another run has been committing to {plan.lake_table} for {COMMIT_WAIT_S} s; try again"
                 )
+            plan = _open(book, plan_id)  # again, now that no abandon can be under way
             waiting = [c.chunk_no for c in book.chunks(plan_id, ["exported"])]
             files = book.files(plan_id, waiting)
             # A chunk whose rows all vanished since the plan has no file and needs no commit.
@@ -680,13 +682,15 @@ def _sweep(services: Services, book: Ledger, plan: Plan) -> int:
     """
     table = services.catalog().load_table(plan.lake[1:])
     chunk_nos = [c.chunk_no for c in book.chunks(plan.plan_id)]
-    keep = {f.uri for f in book.files(plan.plan_id, chunk_nos)} | lake.referenced(table)
+    # By bucket and key: the table's location may be written s3a://.
+    uris = {f.uri for f in book.files(plan.plan_id, chunk_nos)} | lake.referenced(table)
+    keep = {tuple(uri.split("://", 1)[-1].split("/", 1)) for uri in uris}
     where, s3 = urlsplit(exporting.plan_prefix(lake.data_uri(table), plan.plan_id)), services.s3()
     swept = 0
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=where.netloc, Prefix=where.path.lstrip("/"))
     for page in pages:
         for entry in page.get("Contents", ()):
-            if f"s3://{where.netloc}/{entry['Key']}" not in keep:
+            if (where.netloc, entry["Key"]) not in keep:
                 s3.delete_object(Bucket=where.netloc, Key=entry["Key"])
                 swept += 1
     if swept:

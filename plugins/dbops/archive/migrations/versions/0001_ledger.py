@@ -18,7 +18,7 @@ TABLES = (
         spec            VARCHAR(100) NOT NULL,
         source_table    VARCHAR(140) NOT NULL COMMENT 'schema.table',
         open_table      VARCHAR(140) NULL COMMENT 'source_table while the plan is open: one open plan a table',
-        state           VARCHAR(20) NOT NULL COMMENT 'open, done or abandoned',
+        state           VARCHAR(20) NOT NULL COMMENT 'open, abandoning, done or abandoned',
         rule_digest     CHAR(64) NOT NULL COMMENT 'of the rules in the spec; other rules need another plan',
         server_uuid     VARCHAR(64) NOT NULL,
         cutoff          DATETIME NOT NULL,
