@@ -14,6 +14,7 @@ spec says `purge.allowed: true`. Any other run is a dry run until you say otherw
 | `confirm` | `schema.table`, typed out: allows this run to delete. Without it the rows are archived and proven, and stay |
 | `as_of` | date that the cut-off counts from; empty = the run's own date |
 | `abandon_open_plan` | give up an unfinished plan first; its rows stay in MySQL and leave the lake |
+| `adopt_server` | after a failover for good: the `server_uuid` of the new writer, which may then continue the old one's open plan |
 
 Example: `{"spec": "positions", "dry_run": false, "confirm": "carshare.positions"}`
 
@@ -30,7 +31,10 @@ starting another run, continues it. To pause the deletes of a table at once:
 - `purge` red: batches that `dbops_archive.archive_batch` calls `done` are deleted and proven, all others are untouched. Clear the task,
   or leave it: the next run goes on. "still blocked" means that lag, load, the window or a pause held it back as it should.
 - `reconcile` red: something does not add up, or a batch was refused. Rows that are not `done` are in MySQL. Do not delete S3 objects.
-- Never delete from `dbops_archive` by hand, and never run `expire_snapshots` or `remove_orphan_files` on a table with an open plan.
+- "was made on server ...": the connection leads to a clone, or to the writer after a failover. A clone must not go on with the
+  original's plan; correct the connection. After a failover, run once with `adopt_server`.
+- Never delete from `dbops_archive` by hand, and never run `optimize`, `expire_snapshots` or `remove_orphan_files` on a table with an
+  open plan. After an `optimize` the purge refuses; abandon the plan.
 """
 
 from __future__ import annotations
@@ -74,6 +78,10 @@ with DAG(
         ),
         "abandon_open_plan": Param(
             False, type="boolean", title="Abandon an open plan", description="Give up an unfinished plan first; nothing is deleted",
+        ),
+        "adopt_server": Param(
+            None, type=["string", "null"], title="Adopt the plan of a lost server", pattern=r"^[0-9a-fA-F-]{36}$",
+            description="server_uuid of this writer, typed out, lets it continue an open plan that another server made",
         ),
     },
 ) as dag:  # fmt: skip

@@ -264,6 +264,39 @@ def aurora_commit_counters(conn: Any) -> tuple[float, float] | None:
     return None if commits is None or latency is None else (commits, latency)
 
 
+def delete_effects(cursor: Any, server: Server, schema: str, table: str) -> tuple[list[str], list[str]]:
+    """What a DELETE on this table depends on, in one statement: (columns in order, what else the DELETE would set off).
+
+    The second list names DELETE triggers and foreign keys ON DELETE CASCADE or SET NULL. Columns come from ``information_schema``, which
+    shows INVISIBLE ones too. Needs TRIGGER on the table and PROCESS.
+    """
+    cursor.execute(
+        sql.render(
+            "mysql/delete_effects",
+            dictionary=_foreign_key_dictionary(server),
+            rules_in_dictionary=server.version_tuple < (8,),
+        ),
+        {"schema": schema, "table": table, "referenced": _dictionary_names(schema, table)},
+    )
+    columns, effects = [], []
+    for kind, _, name in cursor.fetchall():
+        if kind == "column":
+            columns.append(name)
+        else:
+            effects.append(f"{kind} {name}")
+    return columns, effects
+
+
+def _foreign_key_dictionary(server: Server) -> str:
+    return "INNODB_SYS_FOREIGN" if server.version_tuple < (8,) else "INNODB_FOREIGN"
+
+
+def _dictionary_names(schema: str, table: str) -> list[str]:
+    # 5.7 writes names as those of files: a$b is a@0024b. (Letters beyond ASCII are written otherwise; no spec may name such a table.)
+    as_file = "/".join(re.sub(r"\W", lambda c: f"@{ord(c[0]):04x}", name, flags=re.ASCII) for name in (schema, table))
+    return [f"{schema}/{table}", as_file]
+
+
 def hidden_foreign_keys(conn: Any, schema: str, table: str) -> int:
     """How many foreign keys point at the table beyond those that this user sees in ``information_schema.KEY_COLUMN_USAGE``.
 
@@ -272,14 +305,12 @@ def hidden_foreign_keys(conn: Any, schema: str, table: str) -> int:
     """
     import MySQLdb
 
-    dictionary = "INNODB_SYS_FOREIGN" if read_server(conn).version_tuple < (8,) else "INNODB_FOREIGN"
-    # 5.7 writes names as those of files: a$b is a@0024b.
-    as_file = "/".join(re.sub(r"\W", lambda c: f"@{ord(c[0]):04x}", name, flags=re.ASCII) for name in (schema, table))
+    dictionary = _foreign_key_dictionary(read_server(conn))
     try:
         total = scalar(
             conn,
-            f"SELECT COUNT(*) FROM information_schema.{dictionary} WHERE REF_NAME IN (%s, %s)",
-            (f"{schema}/{table}", as_file),
+            f"SELECT COUNT(*) FROM information_schema.{dictionary} WHERE REF_NAME IN %s",
+            (_dictionary_names(schema, table),),
         )
     except MySQLdb.Error as error:
         raise MySqlFactError(

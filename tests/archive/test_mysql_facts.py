@@ -130,7 +130,7 @@ def test_hidden_foreign_keys_are_looked_up_under_the_names_of_the_files(version:
     assert mysql.hidden_foreign_keys(answers, "shop", "a$b") == 3
     statement, args = next((s, a) for s, a in answers.asked if "REF_NAME" in s)
     assert dictionary in statement
-    assert args == ("shop/a$b", "shop/a@0024b")
+    assert args == (["shop/a$b", "shop/a@0024b"],)
 
 
 def test_foreign_keys_that_cannot_be_listed_are_an_error_not_none() -> None:

@@ -28,7 +28,7 @@ def made(**over: Any) -> ArchiveSpec:
         "note LIKE '%-- not a comment%'", "note = '/* neither */'", "`order` = 1", "kind = 'x' COLLATE utf8mb4_bin", "id % 2 = 0",
         "CASE WHEN a THEN b ELSE c END", "a REGEXP '^x'", "BINARY a = 'x'", "a BETWEEN 1 AND 2", "flags & 4", "day IS NOT NULL",
         "LOWER(TRIM(a)) = 'now()'", "(a, b) IN ((1, 2), (3, 4))", "COALESCE(a, 0) > 0", "a <=> NULL", "TRUE", "`utc_date` > 1",
-        "HEX(a) = 'FF'", "ST_X(p) > 0", "a IS TRUE OR b IS NOT UNKNOWN",
+        "HEX(a) = 'FF'", "ST_X(p) > 0", "a IS TRUE OR b IS NOT UNKNOWN", "CRC32(a) % 7 = 0", "WEEKDAY(day) = 1",
     ],
 )  # fmt: skip
 def test_predicates_over_the_row_itself_are_taken_as_they_are(text: str) -> None:
@@ -57,6 +57,8 @@ def test_predicates_over_the_row_itself_are_taken_as_they_are(text: str) -> None
             "GET_LOCK('x', 1)", "RELEASE_LOCK('x')", "LOAD_FILE('/etc/passwd')", "BENCHMARK(1, 1)", "DATE_SUB(NOW(), INTERVAL 1 DAY)",
             "IF(a, NOW(), 1)",
         )],
+        ("is_old(day)", r"must not call is_old\(\): not a built-in"), ("app.is_old(day) = 1", r"must not call is_old\(\)"),
+        ("app.crc32(day) = 1", r"must not call crc32\(\)"),
     ],
 )  # fmt: skip
 def test_predicates_that_could_mean_something_else_later_are_refused(text: str, message: str) -> None:

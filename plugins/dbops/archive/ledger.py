@@ -7,6 +7,7 @@ export on: exported -> verified | refused, then verified -> done | changed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ SCHEMA = "dbops_archive"
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "dbops_archive_version"
 _DUPLICATE_ENTRY = 1062
+_LOCK_NAME_CHARS = 64  # of MySQL's GET_LOCK, since 5.7.5
 
 
 class LedgerError(RuntimeError):
@@ -188,7 +190,9 @@ class Ledger:
         """Hold a server-wide lock of that name (GET_LOCK) for the block; yields False when another session holds it."""
         import MySQLdb
 
-        lock = f"{SCHEMA}:{name}"[-64:]
+        lock = f"{SCHEMA}:{name}"
+        if len(lock) > _LOCK_NAME_CHARS:
+            lock = f"{SCHEMA}:{hashlib.sha256(name.encode()).hexdigest()[:40]}"
         got = mysql.scalar(self.conn, "SELECT GET_LOCK(%s, %s)", (lock, wait_s)) == 1
         try:
             yield got
@@ -247,12 +251,16 @@ class Ledger:
             )
         return _plan(found[0])
 
-    def plans(self, spec: str, state: str) -> list[Plan]:
-        """Plans of a spec in that state, oldest first."""
+    def closed_plans(self, spec: str) -> list[Plan]:
+        """Plans of a spec that are closed and deleted rows, oldest first: what a restore can give back.
+
+        An abandoned plan is among them when some of its batches were purged before it was given up.
+        """
         found = mysql.rows(
             self.conn,
-            f"SELECT * FROM {SCHEMA}.archive_plan WHERE spec = %s AND state = %s ORDER BY created_at",
-            (spec, state),
+            f"SELECT * FROM {SCHEMA}.archive_plan AS p WHERE spec = %s AND state IN ('done', 'abandoned') AND EXISTS"
+            f" (SELECT 1 FROM {SCHEMA}.archive_batch AS b WHERE b.plan_id = p.plan_id AND b.state = 'done') ORDER BY created_at",
+            (spec,),
         )
         return [_plan(row) for row in found]
 
@@ -275,6 +283,25 @@ class Ledger:
         with self.transaction() as cursor:
             cursor.execute(
                 f"UPDATE {SCHEMA}.archive_plan SET state = 'abandoning' WHERE plan_id = %s AND state = 'open'",
+                (plan_id,),
+            )
+
+    @retry_conflicts
+    def adopt(self, plan_id: str, server_uuid: str) -> None:
+        """Let another server continue an open plan, after a person said that it took over from the one that made it."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"UPDATE {SCHEMA}.archive_plan SET server_uuid = %s WHERE plan_id = %s AND state <> 'done'",
+                (server_uuid, plan_id),
+            )
+
+    @retry_conflicts
+    def withdraw_approval(self, plan_id: str) -> None:
+        """Forget an approval: whoever asks again, or is told no, must not find an older yes."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"UPDATE {SCHEMA}.archive_plan SET approved_by = NULL, approved_digest = NULL, approved_at = NULL"
+                " WHERE plan_id = %s",
                 (plan_id,),
             )
 
@@ -315,25 +342,15 @@ class Ledger:
     def record_export(
         self, plan_id: str, chunk_no: int, files: Sequence[File], batches: Sequence[Batch], wire_bytes: int
     ) -> None:
-        """Planned or exported -> exported: replace the chunk's files and batches by those of this export, in one transaction.
+        """Planned -> exported: store the chunk's files and batches, in one transaction.
 
-        Refused once the chunk is published: its files belong to a snapshot then. Raises LedgerError.
+        Refused when the chunk is exported already: another run may be publishing those files. Raises LedgerError.
         """
         with self.transaction() as cursor:
-            cursor.execute(
-                f"SELECT state FROM {SCHEMA}.archive_chunk WHERE plan_id = %s AND chunk_no = %s FOR UPDATE",
-                (plan_id, chunk_no),
-            )
-            state = (cursor.fetchone() or ("missing",))[0]
-            if state not in ("planned", "exported"):
-                raise LedgerError(
-                    f"chunk {chunk_no} of {plan_id} is {state}; only a planned or exported chunk can be exported"
-                )
-            # Only where there is something: a DELETE that finds nothing locks a gap, and two of them deadlock on their INSERTs.
-            for table in ("archive_file", "archive_batch") if state == "exported" else ():
-                cursor.execute(
-                    f"DELETE FROM {SCHEMA}.{table} WHERE plan_id = %s AND chunk_no = %s", (plan_id, chunk_no)
-                )
+            assert_open(cursor, plan_id)
+            state = self._lock_chunk(cursor, plan_id, chunk_no)
+            if state != "planned":
+                raise LedgerError(f"chunk {chunk_no} of {plan_id} is {state}; only a planned chunk can be exported")
             cursor.executemany(
                 f"INSERT INTO {SCHEMA}.archive_file (plan_id, chunk_no, file_no, uri, sha256, file_bytes, file_rows)"
                 " VALUES (%s, %s, %s, %s, %s, %s, %s)",
@@ -356,13 +373,18 @@ class Ledger:
 
     @retry_conflicts
     def record_published(self, plan_id: str, chunk_nos: Sequence[int], snapshot_id: int) -> None:
-        """Exported -> published, for those chunks."""
+        """Exported -> published, for those chunks. Raises LedgerError unless all of them are exported."""
         with self.transaction() as cursor:
-            cursor.execute(
+            assert_open(cursor, plan_id)
+            updated = cursor.execute(
                 f"UPDATE {SCHEMA}.archive_chunk SET state = 'published', snapshot_id = %s, published_at = %s"
                 " WHERE plan_id = %s AND state = 'exported' AND chunk_no IN %s",
                 (snapshot_id, utcnow(), plan_id, list(chunk_nos)),
             )
+            if updated != len(chunk_nos):
+                raise LedgerError(
+                    f"only {updated} of {len(chunk_nos)} chunks of {plan_id} are exported; another run publishes them as well"
+                )
 
     @retry_conflicts
     def record_verified(
@@ -372,8 +394,17 @@ class Ledger:
         found: Sequence[tuple[Batch, Checksum, str]],
         refused: dict[int, list[RefusedRow]],
     ) -> None:
-        """Published -> verified: store Trino's checksum and the verdict (verified or refused) of every batch of the chunk."""
+        """Published -> verified: store Trino's checksum and the verdict (verified or refused) of every batch of the chunk.
+
+        Leaves a chunk that another run has verified as it is. Raises LedgerError in any other state.
+        """
         with self.transaction() as cursor:
+            assert_open(cursor, plan_id)
+            state = self._lock_chunk(cursor, plan_id, chunk_no)
+            if state == "verified":
+                return
+            if state != "published":
+                raise LedgerError(f"chunk {chunk_no} of {plan_id} is {state}; only a published chunk can be verified")
             cursor.executemany(
                 f"INSERT INTO {SCHEMA}.archive_batch (plan_id, chunk_no, batch_no, upper_key, state,"
                 " lake_n, lake_nh, lake_s, lake_x, reason) VALUES (%s, %s, %s, '', %s, %s, %s, %s, %s, %s)"
@@ -387,10 +418,6 @@ class Ledger:
                 ],
             )  # fmt: skip
             for batch_no, refusals in refused.items():
-                cursor.execute(
-                    f"DELETE FROM {SCHEMA}.archive_refusal WHERE plan_id = %s AND chunk_no = %s AND batch_no = %s",
-                    (plan_id, chunk_no, batch_no),
-                )
                 cursor.executemany(
                     f"INSERT INTO {SCHEMA}.archive_refusal (plan_id, chunk_no, batch_no, row_key, column_name, reason, found_at)"
                     " VALUES (%s, %s, %s, %s, %s, %s, %s)",
@@ -404,6 +431,14 @@ class Ledger:
                 " WHERE plan_id = %s AND chunk_no = %s AND state = 'published'",
                 (utcnow(), plan_id, chunk_no),
             )
+
+    @staticmethod
+    def _lock_chunk(cursor: Any, plan_id: str, chunk_no: int) -> str:
+        cursor.execute(
+            f"SELECT state FROM {SCHEMA}.archive_chunk WHERE plan_id = %s AND chunk_no = %s FOR UPDATE",
+            (plan_id, chunk_no),
+        )
+        return str((cursor.fetchone() or ("missing",))[0])
 
     # -- files and batches ---------------------------------------------------------------------------------------------------
 
@@ -539,8 +574,6 @@ class Ledger:
 
     def verified_digest(self, plan_id: str) -> str:
         """One text for everything that was proven: what a person approves, and what the purge compares."""
-        import hashlib
-
         digest = hashlib.sha256(plan_id.encode())
         for row in mysql.rows(
             self.conn,
@@ -550,6 +583,19 @@ class Ledger:
         ):
             digest.update(repr(tuple(row.values())).encode())
         return digest.hexdigest()
+
+
+def assert_open(cursor: Any, plan_id: str) -> None:
+    """Raise LedgerError unless the plan is open, and keep it so until the cursor's transaction ends.
+
+    The lock is shared among steps and excludes an abandon: what is being withdrawn from the lake must neither be added to nor leave MySQL.
+    """
+    cursor.execute(f"SELECT state FROM {SCHEMA}.archive_plan WHERE plan_id = %s LOCK IN SHARE MODE", (plan_id,))
+    state = (cursor.fetchone() or ("missing",))[0]
+    if state != "open":
+        raise LedgerError(
+            f"plan {plan_id} is {state}: another run closed it or gives it up; a new run makes a new plan"
+        )
 
 
 def joined(batches: Sequence[Batch]) -> Checksum:

@@ -223,7 +223,7 @@ class PlanOperator(_ArchiveOperator):
         ):
             planned = steps.make_plan(
                 self.services(context, spec), spec, _run_date(context), dry_run=dry_run,
-                abandon_open=bool(context["params"]["abandon_open_plan"]),
+                abandon_open=bool(context["params"]["abandon_open_plan"]), adopt_server=context["params"]["adopt_server"],
             )  # fmt: skip
         self.log.info("%s rows in %s chunks meet: %s", planned.rows, planned.chunks, planned.predicate)
         for note in planned.notes:
@@ -356,7 +356,7 @@ class ListApprovalsOperator(_ArchiveOperator):
             spec = self.load(ref["spec"])
             if ref["plan_id"] is None or not spec.purge.approval or not self.confirmation(context, spec):
                 continue
-            digest = steps.approval_digest(self.services(context, spec), ref["plan_id"])
+            digest = steps.ask_approval(self.services(context, spec), ref["plan_id"])
             asked.append({"spec": spec.name, "plan_id": ref["plan_id"], "digest": digest})
             requests.append(
                 {
@@ -370,7 +370,7 @@ class ListApprovalsOperator(_ArchiveOperator):
 
 
 class RecordApprovalsOperator(_ArchiveOperator):
-    """Write the answers into the ledger; an answer that is missing or not "Approve" records nothing, and the purge refuses."""
+    """Write the answers into the ledger; an answer that is missing or not "Approve" leaves none, and the purge refuses."""
 
     def __init__(self, *, asking_task_id: str, approval_task_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -387,10 +387,12 @@ class RecordApprovalsOperator(_ArchiveOperator):
             chosen, who = answer.get("chosen_options") or [], answer.get("responded_by_user") or {}
             by = str(who.get("name") or who.get("id") or "unknown")
             self.log.info("plan %s: %s by %s", asked["plan_id"], chosen or "no answer", by)
-            if chosen == [APPROVE]:
-                spec = self.load(asked["spec"])
-                with self.explained(spec, UNTOUCHED, "Run again and approve the new digest."):
+            spec = self.load(asked["spec"])
+            with self.explained(spec, UNTOUCHED, "Run again and approve the new digest."):
+                if chosen == [APPROVE]:
                     steps.approve(self.services(context, spec), asked["plan_id"], by, asked["digest"])
+                else:
+                    steps.reject(self.services(context, spec), asked["plan_id"])
 
 
 class PurgeOperator(_GroupOperator):

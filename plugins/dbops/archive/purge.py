@@ -15,11 +15,11 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dbops import sql
+from dbops import mysql, sql
 from dbops.archive import checksum, codec
 from dbops.archive.checksum import Checksum
 from dbops.archive.keys import RowKey
-from dbops.archive.ledger import SCHEMA, Batch, Ledger, Plan, joined, utcnow
+from dbops.archive.ledger import SCHEMA, Batch, Ledger, Plan, assert_open, joined, utcnow
 
 if TYPE_CHECKING:
     from MySQLdb.connections import Connection
@@ -84,6 +84,7 @@ class Purger:
 
     plan: Plan
     key: RowKey
+    server: mysql.Server
     connect: Callable[[], Connection]
     deleted_by: str
     before_transaction: Callable[[], None]
@@ -125,7 +126,13 @@ class Purger:
 
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="purge") as pool:
             futures = [pool.submit(work) for _ in range(min(workers, len(chunk_nos)) or 1)]
-            wait(futures, return_when=FIRST_EXCEPTION)
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            except (
+                BaseException
+            ):  # a task that is stopped or times out: the workers end after the transaction under way
+                stop.set()
+                raise
             for future in futures:
                 future.result()
 
@@ -133,11 +140,15 @@ class Purger:
         with conn.cursor() as cursor:
             cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {self.isolation.replace('-', ' ').upper()}")
             cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", (self.lock_wait_s,))
-            cursor.execute("SELECT @@read_only, @@innodb_read_only")
-            if any(cursor.fetchone()):
-                raise PurgeStopped(
-                    f"the server behind {self.plan.source_table} is read-only: not the writer, or a failover is under way"
-                )
+        server = mysql.read_server(conn)
+        if server.read_only:
+            raise PurgeStopped(
+                f"the server behind {self.plan.source_table} is read-only: not the writer, or a failover is under way"
+            )
+        if server.server_uuid != self.server.server_uuid:
+            raise PurgeStopped(
+                f"the connection of {self.plan.source_table} leads to another server than a moment ago: a failover"
+            )
         conn.commit()
 
     def _chunk(self, conn: Connection, chunk_no: int, pace: Pace, outcome: Outcome, stop: threading.Event) -> None:
@@ -236,11 +247,7 @@ class Purger:
         expected = joined(group)
         conn.begin()
         with conn.cursor() as cursor:
-            # Shared with other purges, exclusive with an abandon: what is being withdrawn from the lake must not leave MySQL.
-            cursor.execute(f"SELECT state FROM {SCHEMA}.archive_plan WHERE plan_id = %s LOCK IN SHARE MODE", span[:1])
-            if (cursor.fetchone() or ("missing",))[0] != "open":
-                conn.rollback()
-                raise PurgeStopped(f"plan {self.plan.plan_id} was closed or is being abandoned by another run")
+            assert_open(cursor, self.plan.plan_id)
             cursor.execute(
                 f"SELECT COUNT(*) FROM {SCHEMA}.archive_batch"
                 " WHERE plan_id = %s AND chunk_no = %s AND batch_no BETWEEN %s AND %s AND state = 'verified' FOR UPDATE",
@@ -249,7 +256,7 @@ class Purger:
             if cursor.fetchone()[0] != len(group):
                 conn.rollback()
                 raise _Taken
-            self._assert_columns(cursor)
+            self._assert_definition(cursor)
             cursor.execute(self._checksum_sql(group, lock=True))
             if Checksum.from_row(*cursor.fetchone()) != expected or not expected.is_whole or expected.n == 0:
                 conn.rollback()
@@ -275,15 +282,22 @@ class Purger:
         self.on_commit(seconds)
         return True
 
-    def _assert_columns(self, cursor: Any) -> None:
-        """A column added after the export is not in the archive. From here on the metadata lock keeps the table as it is."""
-        cursor.execute(f"SELECT * FROM {sql.ident(self.plan.source)} LIMIT 0")
-        present = [d[0] for d in cursor.description]
+    def _assert_definition(self, cursor: Any) -> None:
+        """A column added after the export is not in the archive; a trigger or cascading key reaches rows that nobody looked at.
+
+        The first statement takes the metadata lock, which keeps the table as the second one finds it.
+        """
+        cursor.execute(f"SELECT 1 FROM {sql.ident(self.plan.source)} LIMIT 0")
+        present, effects = mysql.delete_effects(cursor, self.server, *self.plan.source)
         planned = [c.name for c in self.plan.codecs]
         if present != planned:
-            cursor.connection.rollback()
             raise PurgeStopped(
                 f"{self.plan.source_table} has columns {present}, the plan archived {planned}: abandon the plan and start again"
+            )
+        if effects:
+            raise PurgeStopped(
+                f"a DELETE on {self.plan.source_table} would also set off {', '.join(effects)}, which came after the preflight: remove it,"
+                " then run again"
             )
 
     def _checksum_sql(self, group: Sequence[Batch], *, lock: bool) -> str:

@@ -183,20 +183,26 @@ def _check_purge(services: Services, spec: ArchiveSpec, conn: Connection) -> lis
 
 
 def make_plan(
-    services: Services, spec: ArchiveSpec, run_after: datetime, *, dry_run: bool, abandon_open: bool = False
+    services: Services,
+    spec: ArchiveSpec,
+    run_after: datetime,
+    *,
+    dry_run: bool,
+    abandon_open: bool = False,
+    adopt_server: str | None = None,
 ) -> Planned:
     """Continue the table's open plan, or walk the table and store a new one (whole or not at all).
 
-    Raises guardrails.Refused when an open plan was made under other rules and `abandon_open` is false.
+    `adopt_server` is the server_uuid that may continue a plan of another server. Raises guardrails.Refused when an open plan was made on
+    another server, or under other rules and `abandon_open` is false.
     """
     with _closing(services.source()) as conn, _closing(services.reader()) as reader:
         book = Ledger(conn)
         existing = None if dry_run else book.open_plan(spec.full_name)
+        if existing:
+            existing = _adopted(services, book, existing, adopt_server)
         if existing and (abandon_open or existing.state == "abandoning"):
-            book.begin_abandon(existing.plan_id)
-            _withdraw(services, book, existing)
-            _sweep(services, book, existing)
-            book.close_plan(existing.plan_id, "abandoned")
+            _abandon(services, book, existing)
             existing = None
         if existing:
             _assert_same_rules(existing, spec)
@@ -205,6 +211,50 @@ def make_plan(
                 [f"continues plan {existing.plan_id} of {existing.created_at:%Y-%m-%d %H:%M} UTC"],
             )  # fmt: skip
         return _new_plan(services, spec, run_after, conn, reader, dry_run=dry_run)
+
+
+def _adopted(services: Services, book: Ledger, plan: Plan, adopt_server: str | None) -> Plan:
+    """The plan, handed over to this server when `adopt_server` names it; refused when the plan belongs to another one."""
+    here = mysql.read_server(book.conn).server_uuid
+    if adopt_server == here != plan.server_uuid:
+        book.adopt(plan.plan_id, here)
+        _note(services, book, plan.plan_id, "adopt", Moved(0, 0, 0.0, f"server {plan.server_uuid} -> {here}"))
+        return book.plan(plan.plan_id)
+    _assert_own(book.conn, plan)
+    return plan
+
+
+def _assert_own(conn: Connection, plan: Plan) -> None:
+    """A clone has the ledger's open plan too, and would take the original's rows out of the lake that both refer to."""
+    here = mysql.read_server(conn).server_uuid
+    if here != plan.server_uuid:
+        raise guardrails.Refused(
+            f"plan {plan.plan_id} was made on server {plan.server_uuid}, this is {here}: a clone, or the writer after a failover."
+            f" Nothing was changed. Only if the other server is gone for good: run once with adopt_server: {here}"
+        )
+
+
+def _abandon(services: Services, book: Ledger, plan: Plan) -> None:
+    """Take out of the lake what did not leave MySQL, prove that, and close the plan; a repeat goes on where it ended."""
+    book.begin_abandon(plan.plan_id)
+    _withdraw(services, book, plan, ("exported", "verified", "refused", "changed"))
+    deleted = book.batch_totals(plan.plan_id).get("done", {}).get("deleted_rows", 0)
+    with _closing(services.trino()) as trino:
+        left = _lake_rows(trino, plan)
+    if left != deleted:
+        raise StepError(
+            f"plan {plan.plan_id} stays `abandoning`: {plan.lake_table} holds {left} rows of it, MySQL deleted {deleted}."
+            " No row is lost; find who else writes to the table, then run again"
+        )
+    _sweep(services, book, plan)
+    if deleted:
+        _write_manifest(services, book, plan)
+    book.close_plan(plan.plan_id, "abandoned")
+
+
+def _lake_rows(trino: TrinoConnection, plan: Plan) -> int:
+    statement = f"SELECT count(*) FROM {sql.ident_trino(plan.lake)} WHERE {lake.plan_filter(plan.plan_id)}"
+    return int(verify.trino_rows(trino, statement)[0][0])
 
 
 def _assert_same_rules(existing: Plan, spec: ArchiveSpec) -> None:
@@ -320,7 +370,7 @@ def export_group(services: Services, spec: ArchiveSpec, plan_id: str, span: tupl
         _, key = _source_table(conn, plan)
         uri, s3 = lake.data_uri(services.catalog().load_table(plan.lake[1:])), services.s3()
 
-        def one(chunk: ledger.Chunk) -> exporting.Exported:
+        def one(chunk: ledger.Chunk) -> exporting.Exported | None:
             with (
                 _closing(services.reader()) as reader,
                 _closing(services.source()) as writer,
@@ -330,6 +380,8 @@ def export_group(services: Services, spec: ArchiveSpec, plan_id: str, span: tupl
                     raise StepError(
                         f"chunk {chunk.chunk_no} of {plan_id} is being exported by another run; let it finish"
                     )
+                if not Ledger(writer).chunks(plan_id, ["planned"], (chunk.chunk_no, chunk.chunk_no)):
+                    return None  # another run has exported it since the chunks were listed
                 done = exporting.export_chunk(
                     reader,
                     s3,
@@ -344,7 +396,7 @@ def export_group(services: Services, spec: ArchiveSpec, plan_id: str, span: tupl
             return done
 
         with ThreadPoolExecutor(max_workers=spec.export_workers, thread_name_prefix="export") as pool:
-            done = list(pool.map(one, chunks))
+            done = [exported for exported in pool.map(one, chunks) if exported]
         moved = Moved(
             sum(d.rows for d in done), sum(d.wire_bytes for d in done), time.monotonic() - began,
             f"chunks {span[0]}-{span[1]}: {sum(len(d.files) for d in done)} files,"
@@ -450,6 +502,9 @@ def purge_group(
         )
         _assert_same_rules(plan, spec)
         _assert_approved(book, spec, plan)
+        # Again: the preflight may be hours old, and a key or trigger made since then would carry the DELETE elsewhere.
+        if refusals := preflight.check_table(conn, spec, purging=True):
+            raise guardrails.Refused(f"{plan.source_table} may not be purged: " + " | ".join(map(str, refusals)))
         chunks = [
             c.chunk_no
             for c in book.chunks(plan_id, ["verified"], span)
@@ -466,6 +521,7 @@ def purge_group(
             purger = Purger(
                 plan=plan,
                 key=key,
+                server=mysql.read_server(conn),
                 connect=services.source_transactional,
                 deleted_by=services.run,
                 before_transaction=brake,
@@ -555,16 +611,15 @@ def reconcile(services: Services, plan_id: str) -> Reconciled:
     with _closing(services.source()) as conn, _closing(services.trino()) as trino:
         book = Ledger(conn)
         plan = book.plan(plan_id)
+        if plan.state in ("open", "abandoning"):
+            _assert_own(conn, plan)
         totals = book.batch_totals(plan_id)
         chunk_states = book.chunk_states(plan_id)
         waiting = sum(totals.get(s, {}).get("batches", 0) for s in ("exported", "verified"))
         finished = set(chunk_states) <= {"verified"} and waiting == 0
         if finished and plan.state == "open":
-            _withdraw(services, book, plan)
-        seen = verify.trino_rows(
-            trino, f"SELECT count(*) FROM {sql.ident_trino(plan.lake)} WHERE {lake.plan_filter(plan_id)}"
-        )
-        lake_rows = int(seen[0][0])
+            _withdraw(services, book, plan, ("refused", "changed"))
+        lake_rows = _lake_rows(trino, plan)
         deleted = totals.get("done", {}).get("deleted_rows", 0)
         source_rows = int(
             mysql.scalar(conn, f"SELECT COUNT(*) FROM {sql.ident(plan.source)} WHERE {plan.predicate}") or 0
@@ -592,10 +647,18 @@ def reconcile(services: Services, plan_id: str) -> Reconciled:
         )  # fmt: skip
 
 
-def approval_digest(services: Services, plan_id: str) -> str:
-    """What an approver sees and the purge compares: the digest of everything that was verified."""
+def ask_approval(services: Services, plan_id: str) -> str:
+    """Forget an earlier approval and return the digest to approve: whoever asks must be told by this answer, not by an older one."""
     with _closing(services.source()) as conn:
-        return Ledger(conn).verified_digest(plan_id)
+        book = Ledger(conn)
+        book.withdraw_approval(plan_id)
+        return book.verified_digest(plan_id)
+
+
+def reject(services: Services, plan_id: str) -> None:
+    """Record a no, or no answer: the purge refuses."""
+    with _closing(services.source()) as conn:
+        Ledger(conn).withdraw_approval(plan_id)
 
 
 def approve(services: Services, plan_id: str, by: str, digest: str) -> None:
@@ -616,18 +679,18 @@ def restore_rows(
     """
     with _closing(services.source()) as conn, _closing(services.trino()) as trino:
         book = Ledger(conn)
-        plans = [book.plan(plan_id)] if plan_id else book.plans(spec.name, "done")
+        plans = [book.plan(plan_id)] if plan_id else book.closed_plans(spec.name)
         if not plans:
-            raise restoring.RestoreError(f"spec {spec.name!r} has no finished plan, so there is nothing to restore")
+            raise restoring.RestoreError(f"spec {spec.name!r} has no closed plan that deleted rows: nothing to restore")
         if selection.chunks and len(plans) > 1:
             raise restoring.RestoreError("chunks are numbered within a plan; give plan_id as well")
         restored = []
         for number, plan in enumerate(plans, start=1):
             if plan.spec != spec.name:
                 raise restoring.RestoreError(f"plan {plan.plan_id} belongs to spec {plan.spec!r}, not {spec.name!r}")
-            if plan.state == "open":
+            if plan.state not in ("done", "abandoned"):
                 raise restoring.RestoreError(
-                    f"plan {plan.plan_id} is open; only finished plans are restored, run s3_archive to the end"
+                    f"plan {plan.plan_id} is {plan.state}; only closed plans are restored, run s3_archive to the end"
                 )
             manifest = None if selection.column else book.done_checksum(plan.plan_id, selection.chunks)
             scratch = (spec.scratch_schema, f"{spec.table}_{suffix}_{number}"[:64])
@@ -636,13 +699,14 @@ def restore_rows(
         return restored
 
 
-def _withdraw(services: Services, book: Ledger, plan: Plan) -> int:
-    """Remove from the lake the rows that did not leave MySQL, so that no row is in both; returns how many batches.
+def _withdraw(services: Services, book: Ledger, plan: Plan, states_that_stay: Sequence[str]) -> int:
+    """Remove from the lake the batches of these states, whose rows did not leave MySQL, so that no row is in both; returns how many.
 
-    Whole chunks go as files, which are not read: their objects may be lost or damaged. Chunks of which some rows were purged go row by
-    row, as a DELETE in Trino. Both under the commit lock, and harmless to repeat.
+    Whole chunks go as files, which are not read: their objects may be lost or damaged. What is left of them, because somebody rewrote
+    the files (Trino's ``optimize``), and chunks of which some rows were purged go row by row, as a DELETE in Trino. All under the commit
+    lock, and harmless to repeat.
     """
-    unfinished = book.unfinished(plan.plan_id)
+    unfinished = {s: pairs for s, pairs in book.unfinished(plan.plan_id).items() if s in states_that_stay}
     states = {c.chunk_no: c.state for c in book.chunks(plan.plan_id)}
     by_chunk: dict[int, list[int]] = {}
     for chunk_no, batch_no in sorted(pair for pairs in unfinished.values() for pair in pairs):
@@ -657,6 +721,11 @@ def _withdraw(services: Services, book: Ledger, plan: Plan) -> int:
             uris = {f.uri for f in book.files(plan.plan_id, whole)}
             table = services.catalog().load_table(plan.lake[1:])
             lake.drop_files(table, uris, {"dbops.plan": plan.plan_id, "dbops.run": services.run})
+            for start in range(0, len(whole), CHUNKS_PER_QUERY):
+                where = lake.chunk_filter(plan.plan_id, whole[start : start + CHUNKS_PER_QUERY])
+                counted = verify.trino_rows(trino, f"SELECT count(*) FROM {sql.ident_trino(plan.lake)} WHERE {where}")
+                if counted[0][0]:
+                    verify.trino_rows(trino, f"DELETE FROM {sql.ident_trino(plan.lake)} WHERE {where}")
         conditions = [
             f'({lake.chunk_filter(plan.plan_id, [n])} AND "{exporting.BATCH_COLUMN}" IN ({", ".join(map(str, by_chunk[n]))}))'
             for n in by_chunk if n in purged
@@ -668,8 +737,9 @@ def _withdraw(services: Services, book: Ledger, plan: Plan) -> int:
 
 
 def _write_manifest(services: Services, book: Ledger, plan: Plan) -> None:
-    files = book.files(plan.plan_id, [c.chunk_no for c in book.chunks(plan.plan_id)])
-    content = manifest.document(plan, files, book.done_checksums(plan.plan_id), ledger.utcnow().isoformat() + "Z")
+    proven = book.done_checksums(plan.plan_id)
+    files = book.files(plan.plan_id, sorted(proven))
+    content = manifest.document(plan, files, proven, ledger.utcnow().isoformat() + "Z")
     target = manifest.uri(str(services.catalog().properties["warehouse"]), plan)
     if manifest.write(services.s3(), target, content):
         _note(services, book, plan.plan_id, "manifest", Moved(0, 0, 0.0, target))
@@ -702,6 +772,7 @@ def _open(book: Ledger, plan_id: str) -> Plan:
     plan = book.plan(plan_id)
     if plan.state != "open":
         raise LedgerError(f"plan {plan_id} is {plan.state}; a new run makes a new plan")
+    _assert_own(book.conn, plan)
     return plan
 
 
