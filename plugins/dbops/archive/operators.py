@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from dbops import connections, guardrails, reports, specs
-from dbops.alerting import Explained
+from dbops import connections, guardrails, operators, reports, specs
+from dbops.operators import UNTOUCHED, Stopped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -21,91 +18,53 @@ if TYPE_CHECKING:
 
 APPROVE, REJECT = "Approve", "Reject"
 PURGE_ALLOW_EXTRA = "dbops_purge_allow"
-UNTOUCHED = "Nothing was written or deleted by this step."
+
+AnyFailureOperator = operators.AnyFailureOperator
 
 
-class ArchiveStopped(Explained, AirflowFailException):
-    """A refusal: repeating the task cannot help, so it is not retried."""
+class _ArchiveOperator(operators.RoomOperator["ArchiveSpec"]):
+    """What the archive's operators share: spec, services, and who allowed what."""
 
+    room = "archive"
 
-class _ArchiveOperator(BaseOperator):
-    """What the archive's operators share: conf, spec, services and the fields of a report."""
+    def model(self) -> type[ArchiveSpec]:
+        """The spec's class."""
+        from dbops.archive.spec import ArchiveSpec
 
-    operator_extra_links = (reports.ReportLink(),)
+        return ArchiveSpec
 
-    def load(self, name: str) -> ArchiveSpec:
-        """The spec of that name. Raises ArchiveStopped with every error in the file."""
-        from dbops.archive.spec import ROOM, ArchiveSpec
+    def refusals(self) -> tuple[type[Exception], ...]:
+        """Errors that repeating the task cannot cure."""
+        from dbops.archive.ledger import LedgerError
+        from dbops.archive.restore import RestoreError
 
-        try:
-            return specs.load(ROOM, name, ArchiveSpec)
-        except specs.SpecError as error:
-            raise ArchiveStopped(
-                str(error), happened=UNTOUCHED, safe_next="Correct the spec and run again.", target=name
-            ) from error
+        return (LedgerError, RestoreError)
+
+    def target(self, spec: ArchiveSpec) -> str:
+        """The source table."""
+        return spec.full_name
 
     def dry_run_of(self, context: Context) -> bool:
         """Scheduled runs work, all others only with dry_run false."""
-        return not _is_scheduled(context) and bool(context["params"]["dry_run"])
+        return not operators.is_scheduled(context) and bool(context["params"]["dry_run"])
 
     def confirmation(self, context: Context, spec: ArchiveSpec) -> str | None:
         """What stands for the typed confirmation: the parameter, or in a scheduled run the spec's purge.allowed."""
-        if _is_scheduled(context):
+        if operators.is_scheduled(context):
             return spec.full_name if spec.purge.allowed else None
         return context["params"]["confirm"]
 
     def services(self, context: Context, spec: ArchiveSpec) -> Services:
         """How this run reaches the spec's servers."""
-        return build_services(spec, run=_run_label(context))
-
-    def start_run(self, context: Context, spec: ArchiveSpec) -> None:
-        """Note in the store that this run works on the spec."""
-        from dbops.store import Store
-
-        Store.open().start_run(
-            context["dag_run"].dag_id, context["run_id"], spec.name, connections.aws_provenance(spec.aws_connection)
-        )
+        return build_services(spec, run=operators.run_label(context))
 
     def report(self, context: Context, spec: ArchiveSpec, report: reports.Report) -> None:
-        """Publish a report to S3 and the store and link it to this task."""
-        from dbops.store import Store
+        """Publish a report through the spec's AWS connection."""
+        self.publish(context, report, spec.aws_connection)
 
-        published = reports.publish(
-            report,
-            s3_client=connections.aws_client("s3", spec.aws_connection),
-            uri=str(connections.extra(connections.STORE).get("reports_s3_uri") or ""),
-            store=Store.open(),
-        )
-        context["ti"].xcom_push(key=reports.REPORT_ID_KEY, value=published.report_id)
-        self.log.info(
-            "%s %s: %s; report %s", report.verdict.value, report.title, "; ".join(report.reasons), published.s3_uri
-        )
-        for figure in report.figures:
-            self.log.info("  %s: %s %s", figure.label, figure.value, f"({figure.note})" if figure.note else "")
-
-    def common(self, context: Context, spec: ArchiveSpec) -> dict[str, Any]:
+    def fields(self, context: Context, spec: ArchiveSpec) -> dict[str, Any]:
         """Fields that every report of this run has."""
-        return {
-            "dag_id": context["dag_run"].dag_id,
-            "run_id": context["run_id"],
-            "parameters": {**dict(context["params"]), "scheduled": _is_scheduled(context)},
-            "versions": _versions(spec),
-            "provenance": connections.aws_provenance(spec.aws_connection),
-        }
-
-    @contextmanager
-    def explained(self, spec: ArchiveSpec, happened: str, safe_next: str) -> Iterator[None]:
-        """Turn what a step raises into an alert that says what happened and what is safe now; refusals are not retried."""
-        from dbops.archive.ledger import LedgerError
-        from dbops.archive.restore import RestoreError
-
-        try:
-            yield
-        except (guardrails.Refused, LedgerError, RestoreError) as error:
-            raise ArchiveStopped(str(error), happened=happened, safe_next=safe_next, target=spec.full_name) from error
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            raise Explained(what, happened=happened, safe_next=safe_next, target=spec.full_name) from error
+        return self.common(context, spec.aws_connection, _versions(spec))
 
 
 def build_services(spec: ArchiveSpec, *, run: str) -> Services:
@@ -149,23 +108,17 @@ class ChooseSpecsOperator(_ArchiveOperator):
     """Validate the run's conf and return the names of the specs to work on: the one asked for, or all that are enabled."""
 
     def execute(self, context: Context) -> list[str]:
-        """Names of specs. Raises ArchiveStopped for unknown keys, unknown or wrong specs, and a purge that names no single table."""
-        from dbops.archive.spec import ROOM, ArchiveSpec
-
+        """Names of specs. Raises Stopped for unknown keys, unknown or wrong specs, and a purge that names no single table."""
         params = context["params"]
         try:
-            _refuse_unknown_conf(context)
-            if params.get("spec"):
-                return [self.load(params["spec"]).name]
-            if not self.dry_run_of(context) and not _is_scheduled(context):
+            operators.refuse_unknown_conf(context)
+            if not params.get("spec") and not self.dry_run_of(context) and not operators.is_scheduled(context):
                 raise guardrails.Refused(
                     "spec is empty and dry_run is false: name one spec, or leave dry_run true to look at all"
                 )
-            found = specs.load_all(ROOM, ArchiveSpec, enabled_only=True)
+            found = self.chosen(context)
         except (guardrails.Refused, specs.SpecError) as error:
-            raise ArchiveStopped(
-                str(error), happened=UNTOUCHED, safe_next="Correct the trigger form or the spec."
-            ) from error
+            raise Stopped(str(error), happened=UNTOUCHED, safe_next="Correct the trigger form or the spec.") from error
         if not found:
             raise AirflowSkipException("no spec is enabled")
         return [spec.name for spec in found]
@@ -181,13 +134,13 @@ class PreflightOperator(_ArchiveOperator):
         self.spec = spec
 
     def execute(self, context: Context) -> str:
-        """Check services, definitions, settings and grants. Raises ArchiveStopped with every refusal, after reporting them."""
+        """Check services, definitions, settings and grants. Raises Stopped with every refusal, after reporting them."""
         from dbops.archive import steps, summary
 
         spec = self.load(self.spec)
         purging = not self.dry_run_of(context) and bool(self.confirmation(context, spec))
         with self.explained(spec, UNTOUCHED, "Run again when the cause is gone."):
-            self.start_run(context, spec)
+            self.start_run(context, spec, spec.aws_connection)
             services = self.services(context, spec)
             dry_run = self.dry_run_of(context)
             # A dry run foresees what the purge would refuse.
@@ -195,9 +148,9 @@ class PreflightOperator(_ArchiveOperator):
             if purging:
                 guardrails.require_confirmation(self.confirmation(context, spec), spec.full_name)
         if refusals:
-            common = self.common(context, spec)
+            common = self.fields(context, spec)
             self.report(context, spec, summary.preflight_report(spec, refusals, None, common, dry_run=False))
-            raise ArchiveStopped(
+            raise Stopped(
                 f"{len(refusals)} refusals: " + " | ".join(map(str, refusals)),
                 happened=UNTOUCHED, safe_next="Apply the fixes that the report names, then run again.", target=spec.full_name,
             )  # fmt: skip
@@ -214,7 +167,7 @@ class PlanOperator(_ArchiveOperator):
         self.spec = spec
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Walk the table. Raises ArchiveStopped when rows are refused, after reporting them."""
+        """Walk the table. Raises Stopped when rows are refused, after reporting them."""
         from dbops.archive import steps
 
         spec, dry_run = self.load(self.spec), self.dry_run_of(context)
@@ -241,10 +194,10 @@ class PlanOperator(_ArchiveOperator):
         from dbops.archive import summary
 
         self.report(
-            context, spec, summary.preflight_report(spec, [], planned, self.common(context, spec), dry_run=dry_run)
+            context, spec, summary.preflight_report(spec, [], planned, self.fields(context, spec), dry_run=dry_run)
         )
         if planned.refusals:
-            raise ArchiveStopped(
+            raise Stopped(
                 f"{len(planned.refusals)} refusals: " + " | ".join(map(str, planned.refusals)),
                 happened=UNTOUCHED, safe_next="Apply the fixes that the report names, then run again.", target=spec.full_name,
             )  # fmt: skip
@@ -378,7 +331,7 @@ class RecordApprovalsOperator(_ArchiveOperator):
         self.approval_task_id = approval_task_id
 
     def execute(self, context: Context) -> None:
-        """Raises ArchiveStopped when the plan is no longer what was approved."""
+        """Raises Stopped when the plan is no longer what was approved."""
         from dbops.archive import steps
 
         ti = context["ti"]
@@ -422,7 +375,7 @@ class ReconcileOperator(_PlanOperator):
     """Hold source, lake and ledger against each other, close the plan, report."""
 
     def execute(self, context: Context) -> str:
-        """The verdict. Raises ArchiveStopped when it is FAILED, after reporting."""
+        """The verdict. Raises Stopped when it is FAILED, after reporting."""
         from dbops.archive import steps, summary
 
         spec, plan_id = self.load(self.plan["spec"]), self.plan_id
@@ -433,7 +386,7 @@ class ReconcileOperator(_PlanOperator):
         ):
             found = steps.reconcile(self.services(context, spec), plan_id)
             purging = bool(self.confirmation(context, spec))
-            report = summary.run_report(spec, found, purging=purging, common=self.common(context, spec))
+            report = summary.run_report(spec, found, purging=purging, common=self.fields(context, spec))
             for stage, rows, seconds, tasks in summary.stage_totals(found):
                 self.log.info(
                     "%-8s %12s rows %8.2f s %12s rows/s %4d tasks",
@@ -445,7 +398,7 @@ class ReconcileOperator(_PlanOperator):
                 )
             self.report(context, spec, report)
         if report.verdict is reports.Verdict.FAILED:
-            raise ArchiveStopped(
+            raise Stopped(
                 "; ".join(report.reasons), happened="The report lists what was deleted and what stayed.",
                 safe_next="Read the report. Rows that are not done are still in MySQL; a new run continues the plan.",
                 target=spec.full_name,
@@ -453,33 +406,22 @@ class ReconcileOperator(_PlanOperator):
         return report.verdict.value
 
 
-class AnyFailureOperator(BaseOperator):
-    """Fails when a task before it failed (trigger rule one_failed), so that the run is red although later steps went on."""
-
-    def execute(self, context: Context) -> None:
-        """Always raises."""
-        raise ArchiveStopped(
-            "at least one task of this run failed", happened="Steps of other specs went on; see the tasks that are red.",
-            safe_next="Nothing by itself: the alert of the failed task says what to do.",
-        )  # fmt: skip
-
-
 class RestoreOperator(_ArchiveOperator):
     """Restore archived rows into a scratch table and prove them equal; never writes to the live table."""
 
     def execute(self, context: Context) -> list[str]:
-        """Names of the scratch tables. Raises ArchiveStopped for a wrong selection or unequal rows."""
+        """Names of the scratch tables. Raises Stopped for a wrong selection or unequal rows."""
         import hashlib
 
         from dbops.archive import restore, steps, summary
 
         params = context["params"]
         try:
-            _refuse_unknown_conf(context)
+            operators.refuse_unknown_conf(context)
             if not params["spec"]:
                 raise guardrails.Refused(f"spec is empty; known specs: {', '.join(specs.names('archive'))}")
         except guardrails.Refused as refused:
-            raise ArchiveStopped(refused.reason, happened=UNTOUCHED, safe_next="Correct the trigger form.") from refused
+            raise Stopped(refused.reason, happened=UNTOUCHED, safe_next="Correct the trigger form.") from refused
         spec = self.load(params["spec"])
         with self.explained(spec, "Live rows were not touched.", "Correct the selection and run again."):
             selection = restore.selection(
@@ -489,27 +431,14 @@ class RestoreOperator(_ArchiveOperator):
             restored = steps.restore_rows(
                 self.services(context, spec), spec, selection, plan_id=params["plan_id"], suffix=suffix
             )
-            report = summary.restore_report(spec, restored, self.common(context, spec))
+            report = summary.restore_report(spec, restored, self.fields(context, spec))
             self.report(context, spec, report)
         if report.verdict is reports.Verdict.FAILED:
-            raise ArchiveStopped(
+            raise Stopped(
                 "; ".join(report.reasons), happened="The scratch tables hold what the lake gave; live rows were not touched.",
                 safe_next="Do not use the scratch tables. Compare them with the lake as the report shows.", target=spec.full_name,
             )  # fmt: skip
         return [".".join(r.scratch) for _, r in restored]
-
-
-def _refuse_unknown_conf(context: Context) -> None:
-    # Airflow adds every key of conf to context["params"]; what the DAG declares is in the DAG.
-    guardrails.refuse_unknown_conf(context["dag_run"].conf, context["dag"].params)
-
-
-def _is_scheduled(context: Context) -> bool:
-    return str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type)) == "scheduled"
-
-
-def _run_label(context: Context) -> str:
-    return f"{context['dag_run'].dag_id}/{context['run_id']}"[:300]
 
 
 def _run_date(context: Context) -> datetime:
