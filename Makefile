@@ -113,12 +113,16 @@ bench-tools: setup ## Only s3_archive against pt-archiver
 bench-readers: setup ## Only the ways to read a MySQL table
 	tools/with-lab $(BIN)/python $(BIN)/python -m bench readers $(BENCH_ARGS)
 
+.PHONY: bench-inventory
+bench-inventory: setup ## Only the slow log reader against pt-query-digest, and the parser
+	tools/with-lab $(BIN)/python $(BIN)/python -m bench inventory $(BENCH_ARGS)
+
 .PHONY: bench-imports
 bench-imports: $(SYNCED) ## Only the import time of the DAG files; needs no lab
 	$(BIN)/python -m bench dag-import $(BENCH_ARGS)
 
 .PHONY: docs
-docs: $(SYNCED) ## Write docs/dags.md from the DAGs' doc_md
+docs: $(SYNCED) ## Write docs/dags.md from the DAGs' doc_md, and what the code declares into docs/*.md
 	$(BIN)/python tools/dag_docs.py
 	$(BIN)/python tools/spec_docs.py
 

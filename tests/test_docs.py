@@ -16,6 +16,7 @@ import yaml
 from dbops import connections
 from dbops.archive import codec
 from dbops.archive.spec import ArchiveSpec
+from dbops.inventory.spec import InventorySpec
 from dbops.mysql import Column
 from lab import config, mysql, trino
 
@@ -153,9 +154,11 @@ def test_example_connections_can_be_read(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_iam_policies_have_the_actions_of_the_clients_that_the_code_opens() -> None:
     policies = [json.loads(block) for block in blocks(README, "json") if '"Statement"' in block]
-    assert len(policies) == 2
     services = [{a.split(":")[0] for s in p["Statement"] for a in _list(s["Action"])} for p in policies]
-    assert services == [{"s3", "glue", "sns"}] * 2
+    assert services == [{"s3", "glue", "sns"}, {"s3", "glue", "sns"}, {"s3", "sns", "rds", "logs"}]
+    inventory = {a for s in policies[2]["Statement"] for a in _list(s["Action"])}
+    calls = {"rds:DescribeDBLogFiles", "rds:DownloadDBLogFilePortion", "logs:FilterLogEvents"}
+    assert inventory == calls | {"s3:PutObject", "sns:Publish"}
     restore = {a for s in policies[1]["Statement"] for a in _list(s["Action"])}
     assert not {a for a in restore if re.search("Delete|Update|Create", a)}, "a restore only reads the lake"
 
@@ -191,14 +194,24 @@ def test_the_spec_of_the_docs_is_a_spec() -> None:
     assert spec.full_name == "carshare.payments"
 
 
-def test_spec_fields_do_not_drift() -> None:
+def test_the_inventory_spec_of_the_docs_is_a_spec() -> None:
+    (block,) = blocks(ROOT / "docs/inventory.md", "yaml")
+    spec = InventorySpec.model_validate({"name": "shop", **yaml.safe_load(block)})
+    assert [i.name for i in spec.instances] == ["shop-1", "shop-2"]
+
+
+@pytest.mark.parametrize("name", ["ARCHIVE", "INVENTORY"])
+def test_what_the_code_declares_does_not_drift(name: str) -> None:
     tool = spec_docs()
-    assert tool.page(TEXTS[tool.PAGE]) == TEXTS[tool.PAGE], "run: python tools/spec_docs.py"
+    page = getattr(tool, name)
+    assert tool.page(page, TEXTS[page]) == TEXTS[page], "run: python tools/spec_docs.py"
 
 
-def test_every_spec_field_has_a_meaning() -> None:
-    rows = [line for line in spec_docs().reference().splitlines() if line.startswith("| `")]
-    assert len(rows) > 40
+@pytest.mark.parametrize(("name", "fewest"), [("ARCHIVE", 40), ("INVENTORY", 25)])
+def test_every_spec_field_has_a_meaning(name: str, fewest: int) -> None:
+    tool = spec_docs()
+    rows = [line for line in tool.parts(getattr(tool, name))["fields"].splitlines() if line.startswith("| `")]
+    assert len(rows) > fewest
     assert [row for row in rows if row.endswith("|  |")] == []
 
 

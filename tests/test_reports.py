@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import re
 from datetime import UTC, datetime
@@ -227,6 +228,29 @@ def test_publish_writes_html_and_json_and_the_store(aws, tmp_path):
     assert html["Body"].read().decode() == store.report_html(first.report_id)
     assert json.loads(document["Body"].read()) == store.latest("s3_archive").document
     assert Report.model_validate(store.latest("s3_archive").document).title == "Second"
+
+
+def test_a_table_with_a_file_shows_some_rows_and_writes_all_of_them(aws, tmp_path):
+    s3 = connections.aws_client("s3")
+    s3.create_bucket(Bucket="dbops-reports", CreateBucketConfiguration={"LocationConstraint": REGION})
+    store = Store(sa.create_engine(f"sqlite:///{tmp_path}/s.db"))
+    store.migrate()
+    rows = [[n, 'a "quoted" word, and a comma' if n == 2 else "=1+1" if n == 3 else None] for n in range(5)]
+    long = report(sections=[Table(title="t", columns=["n", "v"], rows=rows, file="all_rows", shown=2)])
+    page = Page(reports.render_html(long))
+    assert "2 of 5 rows are shown" in page.text
+    assert page.tags.count("tr") == 3
+    published = reports.publish(long, s3_client=s3, uri="s3://dbops-reports", store=store)
+    key = published.s3_uri.removeprefix("s3://dbops-reports/").removesuffix("html") + "all_rows.csv"
+    text = s3.get_object(Bucket="dbops-reports", Key=key)["Body"].read().decode()
+    assert list(csv.reader(text.splitlines())) == [
+        ["n", "v"], ["0", ""], ["1", ""], ["2", 'a "quoted" word, and a comma'], ["3", "'=1+1"], ["4", ""],
+    ]  # fmt: skip
+
+
+def test_a_table_may_not_hide_rows_without_a_file():
+    with pytest.raises(ValidationError, match="shown is 2 without a file"):
+        Table(title="t", columns=["n"], rows=[[1], [2], [3]], shown=2)
 
 
 def test_publish_without_a_folder_writes_the_store_only(tmp_path):

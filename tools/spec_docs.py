@@ -1,9 +1,9 @@
-"""Write the reference of an archive spec's fields into docs/archive.md, from the pydantic models.
+"""Write what the code declares (fields of specs, rules of advice) into docs/*.md.
 
     python tools/spec_docs.py           # write
-    python tools/spec_docs.py --check   # exit 1 when docs/archive.md is not what would be written
+    python tools/spec_docs.py --check   # exit 1 when a page is not what would be written
 
-Only the part between the two markers is written; the rest of the page is prose.
+Only the parts between two markers are written; the rest of a page is prose.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import argparse
 import sys
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "archive.md"
-BEGIN = "<!-- fields: begin; written by tools/spec_docs.py -->"
-END = "<!-- fields: end -->"
+ARCHIVE, INVENTORY = ROOT / "docs" / "archive.md", ROOT / "docs" / "inventory.md"
+BEGIN = "<!-- {}: begin; written by tools/spec_docs.py -->"
+END = "<!-- {}: end -->"
 LIMITS = {
     "ge": "at least {}",
     "gt": "more than {}",
@@ -27,19 +27,48 @@ LIMITS = {
 }
 
 
-def reference() -> str:
-    """Markdown tables: the spec's own fields first, then each nested model, in the order in which they are met."""
-    from dbops.archive.spec import ArchiveSpec
+def parts(page: Path) -> dict[str, str]:
+    """Name of a part -> Markdown, for one page."""
+    if page == ARCHIVE:
+        from dbops.archive.spec import ArchiveSpec
 
-    parts, waiting, seen = [], [("", ArchiveSpec)], set()
+        return {"fields": fields(ArchiveSpec)}
+    from dbops.inventory.spec import InventorySpec
+
+    return {"fields": fields(InventorySpec), "rules": rules()}
+
+
+def rules() -> str:
+    """The rules by which the inventory advises a store, in the order in which they are tried."""
+    from dbops.inventory.fit import RULES
+
+    lines = ["| store | advised when all of this holds | what speaks against it |", "| --- | --- | --- |"]
+    for rule in RULES:
+        needed = "; ".join(_requirement(r) for r in rule.requirements) or "no other rule holds"
+        lines.append(f"| `{rule.store}` | {needed} | {rule.counter} |")
+    return "\n".join(lines) + "\n"
+
+
+def _requirement(requirement: Any) -> str:
+    if requirement.unit == "":
+        return requirement.name
+    bound, value = (
+        ("at least", requirement.at_least) if requirement.at_least is not None else ("at most", requirement.at_most)
+    )
+    return f"{requirement.name}: {bound} {value:,} {requirement.unit}"
+
+
+def fields(root: Any) -> str:
+    """Markdown tables: the spec's own fields first, then each nested model, in the order in which they are met."""
+    written, waiting, seen = [], [("", root)], set()
     while waiting:
         path, model = waiting.pop(0)
         if model in seen:
             continue
         seen.add(model)
-        parts.append(_table(path, model))
+        written.append(_table(path, model))
         waiting += [(f"{path}{name}.", nested) for name, nested in _nested(model)]
-    return "\n".join(parts)
+    return "\n".join(written)
 
 
 def _table(path: str, model: Any) -> str:
@@ -77,6 +106,8 @@ def _limits(metadata: list[Any]) -> str:
 
 def _type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):
@@ -90,34 +121,43 @@ def _type(annotation: Any) -> str:
 def _nested(model: Any) -> list[tuple[str, Any]]:
     found = []
     for name, field in model.model_fields.items():
-        for annotation in (field.annotation, *get_args(field.annotation)):
-            if hasattr(annotation, "model_fields"):
-                suffix = "[]" if get_origin(field.annotation) is list else ""
-                found.append((f"{field.alias or name}{suffix}", annotation))
+        suffix = "[]" if get_origin(field.annotation) is list else ""
+        found += [(f"{field.alias or name}{suffix}", nested) for nested in _models(field.annotation)]
     return found
 
 
-def page(given: str) -> str:
-    """The page with the part between the markers written anew. Raises SystemExit when a marker is missing."""
-    head, begin, rest = given.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"{PAGE.relative_to(ROOT)} needs the lines {BEGIN!r} and {END!r}, between which the fields go")
-    return f"{head}{BEGIN}\n\n{reference()}\n{END}{tail}"
+def _models(annotation: Any) -> list[Any]:
+    """Models that an annotation names, at any depth."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def page(path: Path, given: str) -> str:
+    """The page with its parts written anew. Raises SystemExit when a marker is missing."""
+    for name, text in parts(path).items():
+        begin, end = BEGIN.format(name), END.format(name)
+        head, found, rest = given.partition(begin)
+        _, closed, tail = rest.partition(end)
+        if not found or not closed:
+            sys.exit(f"{path.relative_to(ROOT)} needs the lines {begin!r} and {end!r}, between which the {name} go")
+        given = f"{head}{begin}\n\n{text}\n{end}{tail}"
+    return given
 
 
 def main() -> int:
-    """Write the page, or compare it."""
-    parser = argparse.ArgumentParser(description="Write the spec's fields into docs/archive.md.")
-    parser.add_argument("--check", action="store_true", help="exit 1 when docs/archive.md is not what would be written")
+    """Write the pages, or compare them."""
+    parser = argparse.ArgumentParser(description="Write what the code declares into docs/*.md.")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a page is not what would be written")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "plugins"))
-    given = PAGE.read_text()
-    wanted = page(given)
-    if arguments.check and given != wanted:
-        sys.exit(f"{PAGE.relative_to(ROOT)} is out of date: run python tools/spec_docs.py")
-    if not arguments.check:
-        PAGE.write_text(wanted)
+    for path in (ARCHIVE, INVENTORY):
+        given = path.read_text()
+        wanted = page(path, given)
+        if arguments.check and given != wanted:
+            sys.exit(f"{path.relative_to(ROOT)} is out of date: run python tools/spec_docs.py")
+        if not arguments.check:
+            path.write_text(wanted)
     return 0
 
 

@@ -6,7 +6,9 @@ value.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import logging
 import re
@@ -65,7 +67,8 @@ class Figure(_Part):
 class Table(_Part):
     """Rows of plain values.
 
-    Numbers get thousands separators, columns of numbers are right-aligned, None shows as a dash.
+    Numbers get thousands separators, columns of numbers are right-aligned, None shows as a dash. With a `file` all rows are
+    also written as CSV beside the report; the page says how many of them it does not show.
     """
 
     kind: Literal["table"] = "table"
@@ -73,9 +76,13 @@ class Table(_Part):
     columns: list[str]
     rows: list[list[Any]]
     note: str = ""
+    file: str = Field(default="", pattern=r"^[a-z0-9_]*$", description="stem of the CSV file")
+    shown: int | None = Field(default=None, ge=0, description="rows on the page; needs `file`, so that none is lost")
 
     @model_validator(mode="after")
     def _rectangular(self) -> Table:
+        if self.shown is not None and not self.file:
+            raise ValueError(f"table {self.title!r}: shown is {self.shown} without a file for the other rows; name one")
         for number, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 raise ValueError(
@@ -162,9 +169,9 @@ def render_html(report: Report) -> str:
 
 
 def publish(report: Report, *, s3_client: Any, uri: str, store: Store) -> PublishedReport:
-    """Write `<uri>/<dag_id>/<spec>/<run_id>.html` and `.json` to S3 and the report to the store.
+    """Write `<uri>/<dag_id>/<spec>/<run_id>.html`, `.json` and a `.<file>.csv` a table to S3, and the report to the store.
 
-    Repeating it replaces all three.
+    Repeating it replaces all of them.
 
     `uri` is `s3://bucket/prefix`; with an empty one only the store is written. Raises ValueError for another scheme,
     and what the S3 client or the database raises.
@@ -177,7 +184,13 @@ def publish(report: Report, *, s3_client: Any, uri: str, store: Store) -> Publis
             filter(None, [prefix, *(_safe(part) for part in (report.dag_id, report.spec, report.run_id) if part)])
         )
         document = json.dumps(report.document(), ensure_ascii=False, indent=1)
-        for suffix, body, kind in (("json", document, "application/json"), ("html", html, "text/html; charset=utf-8")):
+        files = [("json", document, "application/json"), ("html", html, "text/html; charset=utf-8")]
+        files += [
+            (f"{part.file}.csv", _csv(part), "text/csv; charset=utf-8")
+            for part in report.sections
+            if isinstance(part, Table) and part.file
+        ]
+        for suffix, body, kind in files:
             s3_client.put_object(Bucket=bucket, Key=f"{stem}.{suffix}", Body=body.encode("utf-8"), ContentType=kind)
         s3_uri = f"s3://{bucket}/{stem}.html"
     report_id = store.save_report(report, html, s3_uri)
@@ -240,6 +253,18 @@ def _cell(value: Any) -> str:
 
 
 _NUMBER = re.compile(r"[-+]?[\d.,]*\d\s*(%|[kKMGT]?i?B|ms|s|min|h|d|rows(/s)?|[kKMGT]?B/s)?")
+
+
+def _csv(table: Table) -> str:
+    """Every row. A text that a spreadsheet would run as a formula gets an apostrophe before it (OWASP, CSV injection)."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.columns)
+    for row in table.rows:
+        writer.writerow(
+            [f"'{v}" if isinstance(v, str) and v.startswith(("=", "+", "-", "@", "\t", "\r")) else v for v in row]
+        )
+    return out.getvalue()
 
 
 def _numeric_columns(table: Table) -> list[bool]:

@@ -1,0 +1,238 @@
+"""The analysis: what the history of a window means, from statements to tables to advice, and what is different since the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+from dbops.inventory import access, fit, parse, register, resolve, tables, upgrade
+from dbops.inventory.access import Witnesses
+from dbops.inventory.coverage import Coverage, combined
+from dbops.inventory.history import Interval, Observed, TableActivity
+from dbops.inventory.model import Catalog, Gap, Statement, TableRef
+from dbops.inventory.spec import InventorySpec
+from dbops.inventory.trials import Key, Trial
+from dbops.inventory.upgrade import Finding
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that an analysis is made of."""
+
+    since: datetime
+    until: datetime
+    observed: list[Observed]
+    intervals: list[Interval]
+    table_io: list[TableActivity]
+    trials: dict[Key, Trial]
+    catalog: Catalog
+    gaps: tuple[Gap, ...]
+    before: tuple[datetime, dict[str, Any]] | None
+    """End of the window and document of the last analysis."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A statement or table that is not what it was at the last analysis."""
+
+    kind: str
+    """new, gone, class, verdict, advice"""
+    what: str
+    """Id of the statement, or the table."""
+    text: str
+    was: str = ""
+    now: str = ""
+    writes: tuple[TableRef, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What an analysis found."""
+
+    spec: InventorySpec
+    window: tables.Window
+    coverage: Coverage
+    intervals: list[Interval]
+    unseen: tuple[str, ...]
+    """Instances of the spec without a snapshot in the window."""
+    catalog: Catalog
+    statements: list[Statement]
+    witnesses: dict[Key, list[Witnesses]]
+    heats: list[tables.TableHeat]
+    unused: tables.UnusedParts
+    writers: register.Register
+    advice: list[fit.Advice]
+    edges: list[fit.Edge]
+    groups: list[tuple[TableRef, ...]]
+    findings: dict[Key, list[Finding]]
+    proposals: list[tables.Proposal]
+    gaps: tuple[Gap, ...]
+    compared_with: datetime | None
+    changes: list[Change]
+    alarms: list[Change] = field(default_factory=list)
+    """New write statements on tables under migration."""
+
+    @property
+    def unparsed(self) -> list[Statement]:
+        """Statements of which the parser could not tell everything."""
+        return [s for s in self.statements if s.analysis.method in ("unparsed", "truncated-regex")]
+
+    def document(self) -> dict[str, Any]:
+        """What the next analysis is compared with."""
+        return {
+            "statements": {
+                _name(s): {"id": s.id, "text": s.text[:500], "class": classes(self.witnesses[_key(s)])}
+                for s in self.statements
+            },
+            "tables": {str(h.table): h.verdict for h in self.heats},
+            "advice": {str(a.table): a.store for a in self.advice},
+        }
+
+
+def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
+    """Judge the evidence. Reads nothing and writes nothing."""
+    everything = evidence.catalog
+    # Names are resolved against every schema, because statements cross them; judged are the tables that the spec asks for.
+    catalog = replace(everything, tables={t: d for t, d in everything.tables.items() if _is_judged(spec, t)})
+    table_io = [io for io in evidence.table_io if _is_judged(spec, io.table)]
+    statements = [_statement(seen, everything) for seen in evidence.observed]
+    coverage = combined([i.coverage for i in evidence.intervals])
+    seen_instances = {i.instance for i in evidence.intervals}
+    unseen = tuple(i.name for i in spec.instances if i.name not in seen_instances)
+    # An instance without a snapshot may have run anything.
+    percent = 0.0 if unseen else coverage.explained_percent
+    window = tables.Window(evidence.since, evidence.until, _watched_since(evidence.intervals), percent)
+    limits: Any = {"cold_after": timedelta(days=spec.cold_after_days), "coverage_limit": spec.coverage_limit}
+    # What the first snapshot found was counted since the server started, perhaps long before the window.
+    heats = tables.activity(statements, catalog, table_io, window, **limits)
+    writers = _judged_only(spec, register.writers(statements, everything, table_io))
+    edges = fit.edges(statements, catalog)
+    groups = fit.groups(catalog.tables, edges)
+    witnesses = {_key(s): _witnesses(s, evidence.trials.get(_key(s)), catalog) for s in statements}
+    found = Inventory(
+        spec=spec, window=window, coverage=replace(coverage, measured=coverage.measured and not unseen), intervals=evidence.intervals,
+        unseen=unseen, catalog=catalog, statements=statements, witnesses=witnesses, heats=heats,
+        unused=tables.unused(statements, catalog, table_io, window, **limits),
+        writers=writers,
+        advice=fit.advise(statements, catalog, heats, coverage_percent=percent, coverage_limit=spec.coverage_limit),
+        edges=edges, groups=groups,
+        findings={_key(s): _findings(s, evidence.trials.get(_key(s))) for s in statements},
+        proposals=_proposals(spec, heats, statements, catalog, window, groups, writers),
+        gaps=(*evidence.gaps, *coverage.gaps, *(_no_snapshot(name) for name in unseen)),
+        compared_with=evidence.before[0] if evidence.before else None,
+        changes=[],
+    )  # fmt: skip
+    if evidence.before is None:
+        return found
+    changes = list(_changes(evidence.before[1], found))
+    return replace(found, changes=changes, alarms=[c for c in changes if _is_alarm(spec, c)])
+
+
+def _is_judged(spec: InventorySpec, table: TableRef) -> bool:
+    return not spec.schemas or table.schema in spec.schemas
+
+
+def _judged_only(spec: InventorySpec, found: register.Register) -> register.Register:
+    return replace(found, writers=tuple(w for w in found.writers if _is_judged(spec, w.table)))
+
+
+def classes(found: Iterable[Witnesses]) -> dict[str, str]:
+    """Table -> access class."""
+    return {str(w.pattern.table): w.pattern.access_class for w in found}
+
+
+def _statement(seen: Observed, catalog: Catalog) -> Statement:
+    read = parse.analyse(seen.text, is_digest=seen.is_digest, truncated=seen.truncated)
+    uses, columns, unresolved = resolve.resolve(read, seen.schema, catalog)
+    return Statement(
+        seen.fingerprint,
+        seen.schema,
+        seen.text,
+        seen.is_digest,
+        read,
+        uses,
+        columns,
+        unresolved,
+        activity=seen.activity,
+    )
+
+
+def _key(statement: Statement) -> Key:
+    return statement.fingerprint, statement.schema or ""
+
+
+def _name(statement: Statement) -> str:
+    return f"{statement.schema or ''}|{statement.fingerprint}"
+
+
+def _witnesses(statement: Statement, trial: Trial | None, catalog: Catalog) -> list[Witnesses]:
+    plan = trial.plan if trial else None
+    own = sorted({u.table for u in statement.uses if u.access != "ddl" and u.table in catalog.tables})
+    return [access.witnesses(access.pattern(statement, table, catalog), plan, statement.activity) for table in own]
+
+
+def _findings(statement: Statement, trial: Trial | None) -> list[Finding]:
+    return list(trial.findings) if trial else upgrade.check_statement(statement)
+
+
+def _watched_since(intervals: Sequence[Interval]) -> datetime | None:
+    """When the instance that was added last was first watched: an interval begins with the snapshot before."""
+    first: dict[str, datetime] = {}
+    for interval in intervals:
+        begin = interval.since or interval.until
+        first[interval.instance] = min(begin, first.get(interval.instance, begin))
+    return max(first.values(), default=None)
+
+
+def _no_snapshot(name: str) -> Gap:
+    return Gap(
+        f"instance {name}", "no snapshot of it lies in the window: whatever ran there is unknown",
+        "look at the red snapshot task of this instance, or take it out of the spec",
+    )  # fmt: skip
+
+
+def _proposals(
+    spec: InventorySpec, heats: list[tables.TableHeat], statements: list[Statement], catalog: Catalog, window: tables.Window,
+    groups: list[tuple[TableRef, ...]], writers: register.Register,
+) -> list[tables.Proposal]:  # fmt: skip
+    found = tables.propose_archive(heats, statements, catalog, window)
+    moving = [g for g in groups if any(_under_migration(spec, t) for t in g)]
+    names = [f"{spec.name}_{number}" if len(moving) > 1 else spec.name for number in range(1, len(moving) + 1)]
+    return [*found, *(tables.propose_backfill(n, g, catalog, writers) for n, g in zip(names, moving, strict=True))]
+
+
+def _under_migration(spec: InventorySpec, table: TableRef) -> bool:
+    return any(fnmatchcase(str(table), pattern) for pattern in spec.under_migration)
+
+
+def _is_alarm(spec: InventorySpec, change: Change) -> bool:
+    return change.kind == "new" and any(_under_migration(spec, table) for table in change.writes)
+
+
+def _changes(before: dict[str, Any], found: Inventory) -> Iterable[Change]:
+    old: dict[str, dict[str, Any]] = before["statements"]
+    present = {_name(s): s for s in found.statements}
+    for name, statement in present.items():
+        now = classes(found.witnesses[_key(statement)])
+        if name not in old:
+            writes = tuple(sorted(t for t in statement.tables("write", "ddl")))
+            yield Change("new", statement.id, statement.text, now=_shown(now), writes=writes)
+        elif old[name]["class"] != now:
+            yield Change("class", statement.id, statement.text, _shown(old[name]["class"]), _shown(now))
+    for name, was in old.items():
+        if name not in present:
+            yield Change("gone", was["id"], was["text"], was=_shown(was["class"]))
+    for kind, known, current in (
+        ("verdict", before["tables"], {str(h.table): h.verdict for h in found.heats}),
+        ("advice", before["advice"], {str(a.table): a.store for a in found.advice}),
+    ):
+        for table in sorted(known.keys() | current.keys()):
+            if known.get(table) != current.get(table):
+                yield Change(kind, table, "", str(known.get(table, "not there")), str(current.get(table, "not there")))
+
+
+def _shown(by_table: dict[str, str]) -> str:
+    return ", ".join(f"{table}: {kind}" for table, kind in sorted(by_table.items()))

@@ -1,0 +1,342 @@
+"""The history of every instance in the store (tables ``inventory_*``): snapshots go in, windows of activity come out.
+
+A snapshot adds rows for what changed since the one before, and nothing is changed or deleted, so the history survives what empties the
+server's own tables. Statements are known by their own fingerprint beside MySQL's digest, so it survives a version change too. Values are
+masked before anything is stored.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import tenacity
+
+from dbops import store
+from dbops.inventory.coverage import Coverage
+from dbops.inventory.deltas import IO, LOGS
+from dbops.inventory.model import COUNTERS, Activity, Snapshot, TableRef
+from dbops.inventory.recording import Recorded as Recorded
+from dbops.inventory.recording import Recording
+from dbops.inventory.stored import (
+    GAUGES,
+    IO_KEY,
+    IO_READING,
+    KEY,
+    ORIGIN,
+    READING,
+    SNAPSHOT,
+    TEXT,
+    WATCH,
+    insert_new,
+    io_of,
+    is_conflict,
+    latest,
+    moment,
+    to_coverage,
+)  # fmt: skip
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSION_TABLE = "dbops_inventory_version"
+TEXT_PRECEDENCE = ("slow_log", "general_log", "sample", "prepared", "history", "routine", "digest")
+"""Whose text is shown when several sources know a statement; a whole text comes before a cut one."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A statement and what it did within a window."""
+
+    schema: str | None
+    fingerprint: str
+    text: str
+    is_digest: bool
+    truncated: bool
+    activity: Activity
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The ledger of one instance between two snapshots."""
+
+    instance: str
+    since: datetime | None
+    until: datetime
+    coverage: Coverage
+    version: str
+    """Of the server at the end of the interval."""
+
+
+@dataclass(frozen=True)
+class TableActivity:
+    """Rows that an instance read and wrote of a table (index None) or through an index ('' = without one) within a window."""
+
+    instance: str
+    table: TableRef
+    index: str | None
+    fetched: int
+    inserted: int
+    updated: int
+    deleted: int
+    moved: Mapping[str, tuple[datetime, datetime]]
+    """Counter -> the last interval (ever) in which it moved; the first one begins with the server. Absent = never seen moving."""
+
+
+class History:
+    """Reads and writes the history. Instances are cheap; the engine pools the connections."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    def migrate(self) -> None:
+        """Create or upgrade the tables; one query when they are current."""
+        store.migrate(self.engine, MIGRATIONS, VERSION_TABLE)
+
+    # -- in ------------------------------------------------------------------------------------------------------------------
+
+    def record(self, spec: str, snapshot: Snapshot) -> Recorded:
+        """Add a snapshot, in one transaction; the same (spec, instance, taken_at) again changes nothing.
+
+        Snapshots of an instance come in order: one that is older than the newest adds nothing, since the newer one's differences span it.
+        """
+        retry = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_conflict),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+            stop=tenacity.stop_after_attempt(6),
+            reraise=True,
+        )
+        return retry(self._record, spec, snapshot)
+
+    def _record(self, spec: str, snapshot: Snapshot) -> Recorded:
+        with self.engine.begin() as connection:
+            watch_id = self._lock_watch(connection, spec, snapshot.instance.name)
+            newest = connection.execute(
+                sa.select(SNAPSHOT.c.snapshot_id, SNAPSHOT.c.coverage)
+                .where(SNAPSHOT.c.watch_id == watch_id, SNAPSHOT.c.taken_at >= snapshot.taken_at)
+                .order_by(SNAPSHOT.c.taken_at)
+                .limit(1)
+            ).first()
+            if newest is not None:
+                known = to_coverage(newest.coverage)
+                return Recorded(newest.snapshot_id, False, known, known.resets)
+            return Recording(connection, spec, watch_id, snapshot).run()
+
+    @staticmethod
+    def _lock_watch(connection: sa.Connection, spec: str, instance: str) -> int:
+        insert_new(connection, WATCH, [{"spec": spec, "instance": instance}])
+        found = sa.select(WATCH.c.watch_id).where(WATCH.c.spec == spec, WATCH.c.instance == instance)
+        return int(connection.execute(found.with_for_update()).scalar_one())
+
+    # -- out -----------------------------------------------------------------------------------------------------------------
+
+    def window(self, spec: str, since: datetime, until: datetime, *, with_own: bool = False) -> list[Observed]:
+        """Every statement that a snapshot with since < taken_at <= until showed, over all instances; our own on request only.
+
+        Executions that digests, prepared statements and a log all saw are counted once: the source that saw most is believed.
+        """
+        with self.engine.connect() as connection:
+            seen = self._readings(spec, since, until).subquery()
+            names = [seen.c[name] for name in ("fingerprint", "schema_name", "witness")]
+            figures = connection.execute(
+                sa.select(
+                    *names,
+                    *(sa.func.sum(seen.c[name]).label(name) for name in ("executions", *COUNTERS)),
+                    *(sa.func.max(seen.c[name]).label(name) for name in GAUGES),
+                    sa.func.min(seen.c.since).label("since"),
+                    sa.func.max(seen.c.until).label("until"),
+                    sa.func.max(seen.c.executions / seen.c.interval_s).label("peak"),
+                ).group_by(*names)
+            ).mappings()
+            grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+            for row in figures:
+                grouped[row["fingerprint"], row["schema_name"]].append(dict(row))
+            texts = self._texts(connection, spec)
+            places = self._places(connection, spec, since, until)
+            origins = self._origins(connection, spec)
+        result = []
+        for (print_, schema), rows in sorted(grouped.items()):
+            origin = origins.get((print_, schema), {})
+            if with_own or "own" not in origin:
+                text = texts[print_]
+                activity = _activity(rows, places[print_, schema], origin)
+                result.append(
+                    Observed(
+                        schema or None, print_, text["text"], bool(text["is_digest"]), bool(text["truncated"]), activity
+                    )
+                )
+        return result
+
+    def coverage(self, spec: str, since: datetime, until: datetime) -> list[Interval]:
+        """The ledgers of the snapshots with since < taken_at <= until, in order of time; sum them with coverage.combined()."""
+        query = (
+            sa.select(
+                WATCH.c.instance, SNAPSHOT.c.previous_at, SNAPSHOT.c.taken_at, SNAPSHOT.c.coverage, SNAPSHOT.c.version
+            )
+            .join_from(SNAPSHOT, WATCH, SNAPSHOT.c.watch_id == WATCH.c.watch_id)
+            .where(WATCH.c.spec == spec, SNAPSHOT.c.taken_at > since, SNAPSHOT.c.taken_at <= until)
+            .order_by(SNAPSHOT.c.taken_at, WATCH.c.instance)
+        )
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [Interval(r.instance, r.previous_at, r.taken_at, to_coverage(r.coverage), r.version) for r in rows]
+
+    def log_positions(self, spec: str, instance: str) -> dict[str, str]:
+        """Name of each log -> where its next read begins, as the newest snapshot of the instance left it."""
+        query = (
+            sa.select(SNAPSHOT.c.state)
+            .join_from(SNAPSHOT, WATCH, SNAPSHOT.c.watch_id == WATCH.c.watch_id)
+            .where(WATCH.c.spec == spec, WATCH.c.instance == instance)
+            .order_by(SNAPSHOT.c.taken_at.desc())
+            .limit(1)
+        )
+        with self.engine.connect() as connection:
+            state = connection.execute(query).scalar()
+        return dict(state["log_positions"]) if state else {}
+
+    def table_io(self, spec: str, since: datetime, until: datetime) -> list[TableActivity]:
+        """Rows read and written per instance, table and index by snapshots with since < taken_at <= until.
+
+        Every table and index that was ever seen is there, with zeros when nothing moved. What the first snapshot of an instance found
+        was counted since its server started: `moved` tells.
+        """
+        with self.engine.connect() as connection:
+            found = []
+            for watch_id, instance, last in self._watches(connection, spec, SNAPSHOT.c.taken_at <= until):
+                sums = self._io_sums(connection, watch_id, since, until)
+                newest = latest(IO_READING, IO_READING.c.io_key_id, IO_KEY.c.io_key_id, last)
+                query = (
+                    sa.select(IO_KEY, IO_READING.c.moved)
+                    .join_from(
+                        IO_KEY,
+                        IO_READING,
+                        sa.and_(IO_READING.c.io_key_id == IO_KEY.c.io_key_id, IO_READING.c.snapshot_id == newest),
+                    )
+                    .where(IO_KEY.c.watch_id == watch_id)
+                    .order_by(IO_KEY.c.table_schema, IO_KEY.c.table_name, IO_KEY.c.index_name)
+                )
+                for row in connection.execute(query):
+                    name, counts = io_of(row, (0, 0, 0, 0)), sums.get(row.io_key_id, dict.fromkeys(IO, 0))
+                    moved = {counter: (moment(first), moment(last_)) for counter, (first, last_) in row.moved.items()}
+                    found.append(TableActivity(instance, name.table, name.index, **counts, moved=moved))
+        return found
+
+    @staticmethod
+    def _io_sums(
+        connection: sa.Connection, watch_id: int, since: datetime, until: datetime
+    ) -> dict[int, dict[str, int]]:
+        query = (
+            sa.select(IO_READING.c.io_key_id, *(sa.func.sum(IO_READING.c[name]).label(name) for name in IO))
+            .join_from(IO_READING, SNAPSHOT, SNAPSHOT.c.snapshot_id == IO_READING.c.snapshot_id)
+            .where(SNAPSHOT.c.watch_id == watch_id, SNAPSHOT.c.taken_at > since, SNAPSHOT.c.taken_at <= until)
+            .group_by(IO_READING.c.io_key_id)
+        )
+        return {row["io_key_id"]: {name: int(row[name]) for name in IO} for row in connection.execute(query).mappings()}
+
+    def previous_statements(self, spec: str, before: datetime) -> dict[tuple[str | None, str], datetime | None]:
+        """(schema, fingerprint) of every statement that a snapshot before that moment showed -> when it was last seen running."""
+        found: dict[tuple[str, str], datetime | None] = {}
+        with self.engine.connect() as connection:
+            own = {names for names, kinds in self._origins(connection, spec).items() if "own" in kinds}
+            for watch_id, _, last in self._watches(connection, spec, SNAPSHOT.c.taken_at < before):
+                newest = latest(READING, READING.c.key_id, KEY.c.key_id, last)
+                query = (
+                    sa.select(KEY.c.schema_name, KEY.c.fingerprint, READING.c.until)
+                    .join_from(KEY, READING, sa.and_(READING.c.key_id == KEY.c.key_id, READING.c.snapshot_id == newest))
+                    .where(KEY.c.watch_id == watch_id)
+                )
+                for row in connection.execute(query):
+                    name = (row.fingerprint, row.schema_name)
+                    if name not in own:
+                        found[name] = max(filter(None, (found.get(name), row.until)), default=None)
+        return {(schema or None, print_): seen for (print_, schema), seen in found.items()}
+
+    @staticmethod
+    def _watches(connection: sa.Connection, spec: str, condition: sa.ColumnElement[bool]) -> list[tuple[int, str, int]]:
+        """(watch, instance, newest snapshot that fulfils the condition); within a watch, snapshots are numbered in order of time."""
+        query = (
+            sa.select(WATCH.c.watch_id, WATCH.c.instance, sa.func.max(SNAPSHOT.c.snapshot_id))
+            .join_from(WATCH, SNAPSHOT, SNAPSHOT.c.watch_id == WATCH.c.watch_id)
+            .where(WATCH.c.spec == spec, condition)
+            .group_by(WATCH.c.watch_id, WATCH.c.instance)
+            .order_by(WATCH.c.instance)
+        )
+        return [(int(row[0]), row[1], int(row[2])) for row in connection.execute(query)]
+
+    @staticmethod
+    def _window(query: sa.Select[Any], spec: str, since: datetime, until: datetime) -> sa.Select[Any]:
+        return (
+            query.join_from(READING, KEY, KEY.c.key_id == READING.c.key_id)
+            .join(WATCH, WATCH.c.watch_id == KEY.c.watch_id)
+            .join(SNAPSHOT, SNAPSHOT.c.snapshot_id == READING.c.snapshot_id)
+            .where(WATCH.c.spec == spec, SNAPSHOT.c.taken_at > since, SNAPSHOT.c.taken_at <= until)
+        )
+
+    def _readings(self, spec: str, since: datetime, until: datetime) -> sa.Select[Any]:
+        """Sums per statement, witness and snapshot; digests and prepared statements are one witness, each log another."""
+        witness = sa.case((KEY.c.source.in_(LOGS), KEY.c.source), else_="counters")
+        names = (KEY.c.fingerprint, KEY.c.schema_name, witness.label("witness"), READING.c.snapshot_id)
+        query = sa.select(
+            *names,
+            *(sa.func.sum(READING.c[name]).label(name) for name in ("executions", *COUNTERS)),
+            *(sa.func.max(READING.c[name]).label(name) for name in (*GAUGES, "interval_s")),
+            sa.func.min(READING.c.since).label("since"),
+            sa.func.max(READING.c.until).label("until"),
+        )
+        return self._window(query, spec, since, until).group_by(*names[:2], witness, READING.c.snapshot_id)
+
+    def _places(
+        self, connection: sa.Connection, spec: str, since: datetime, until: datetime
+    ) -> dict[tuple[str, str], set[tuple[str, str]]]:
+        """(instance, source) per statement."""
+        query = sa.select(KEY.c.fingerprint, KEY.c.schema_name, WATCH.c.instance, KEY.c.source).distinct()
+        found: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+        for row in connection.execute(self._window(query, spec, since, until)):
+            found[row.fingerprint, row.schema_name].add((row.instance, row.source))
+        return found
+
+    @staticmethod
+    def _texts(connection: sa.Connection, spec: str) -> dict[str, Mapping[str, Any]]:
+        """The best text per fingerprint."""
+        best: dict[str, Mapping[str, Any]] = {}
+        for row in connection.execute(sa.select(TEXT).where(TEXT.c.spec == spec)).mappings():
+            known = best.get(row["fingerprint"])
+            if known is None or _rank(dict(row)) < _rank(known):
+                best[row["fingerprint"]] = dict(row)
+        return best
+
+    @staticmethod
+    def _origins(connection: sa.Connection, spec: str) -> dict[tuple[str, str], dict[str, set[str]]]:
+        found: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for row in connection.execute(sa.select(ORIGIN).where(ORIGIN.c.spec == spec)):
+            found[row.fingerprint, row.schema_name][row.kind].add(row.value)
+        return found
+
+
+def _activity(
+    rows: Sequence[Mapping[str, Any]], places: Iterable[tuple[str, str]], origin: Mapping[str, Collection[str]]
+) -> Activity:
+    best = max(rows, key=lambda row: row["executions"] or 0)
+    peaks = [float(row["peak"]) for row in rows if row["peak"] is not None]
+    instances, sources = zip(*places, strict=True)
+    return Activity(
+        executions=int(best["executions"] or 0),
+        first_seen=min((row["since"] for row in rows if row["since"]), default=None),
+        last_seen=max((row["until"] for row in rows if row["until"]), default=None),
+        instances=frozenset(instances),
+        sources=frozenset(sources),
+        users=frozenset(origin.get("user", ())),
+        callers=frozenset(origin.get("caller", ())),
+        programs=frozenset(origin.get("program", ())),
+        counters={name: float(best[name]) for name in COUNTERS if best[name] is not None},
+        gauges={name: max(float(row[name]) for row in rows if row[name] is not None) for name in GAUGES
+                if any(row[name] is not None for row in rows)},
+        peak_per_second=max(peaks, default=None),
+    )  # fmt: skip
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[bool, int]:
+    return bool(row["truncated"]), TEXT_PRECEDENCE.index(row["source"])

@@ -1,0 +1,191 @@
+"""What the store knows of an instance before a snapshot, and what the snapshot leaves for the next one to be compared with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from dbops.inventory.deltas import IO
+from dbops.inventory.model import Instance, Sighting, Snapshot, TableIo
+from dbops.inventory.stored import IO_KEY, IO_READING, KEY, READING, SNAPSHOT, chunks, io_of, latest, moment, when
+
+
+@dataclass(frozen=True)
+class Known:
+    """A statement as a source of the instance names it."""
+
+    key_id: int
+    fingerprint: str
+    last_seen: datetime | None = None
+
+
+@dataclass
+class Past:
+    """What the store knows of an instance before a snapshot; ``previous`` has what can be compared, None before the first counters."""
+
+    previous: Snapshot | None
+    state: Mapping[str, Any]
+    keys: dict[tuple[str, str], Known]
+    io_keys: dict[TableIo, int]
+    """By table and index, counters zero."""
+    io_moved: dict[TableIo, dict[str, list[str]]]
+    digest_epoch: int | None = None
+    server_epoch: int | None = None
+
+
+def read_past(connection: sa.Connection, watch_id: int, snapshot: Snapshot) -> Past:
+    """Read what `snapshot` has to be compared with.
+
+    Digests are those of the digest table as it was last seen: what a reset swept away before that is history, not a row that vanished.
+    """
+    query = sa.select(SNAPSHOT).where(SNAPSHOT.c.watch_id == watch_id).order_by(SNAPSHOT.c.taken_at.desc()).limit(1)
+    last = connection.execute(query).first()
+    state: Mapping[str, Any] = last.state if last else {}
+    keys = _known_keys(connection, watch_id, {name_of(s) for s in snapshot.sightings if s.source != "digest"})
+    if last is None or "at" not in state:
+        return Past(None, state, keys, known_io(connection, watch_id), {})
+    epoch = last.digest_epoch or last.snapshot_id
+    server_epoch = last.server_epoch or last.snapshot_id
+    digests = []
+    live = latest(READING, READING.c.key_id, KEY.c.key_id)
+    rows = (
+        sa.select(KEY.c.key_id, KEY.c.source_key, KEY.c.schema_name, KEY.c.fingerprint, KEY.c.digest, READING)
+        .join_from(KEY, READING, sa.and_(READING.c.key_id == KEY.c.key_id, READING.c.snapshot_id == live))
+        .where(KEY.c.watch_id == watch_id, KEY.c.source == "digest")
+    )
+    for row in connection.execute(rows).mappings():
+        keys["digest", row["source_key"]] = Known(row["key_id"], row["fingerprint"])
+        if row["snapshot_id"] >= epoch:
+            digests.append(_old_digest(dict(row)))
+    texts = [
+        Sighting(source, key, "", last_seen=known.last_seen) for (source, key), known in keys.items() if source != "digest"  # type: ignore[arg-type]
+    ]  # fmt: skip
+    prepared = [
+        Sighting("prepared", key, "", executions=int(old["n"]), counters=old["c"]) for key, old in state["prepared"].items()
+    ]  # fmt: skip
+    table_io, moved = _old_io(connection, watch_id, server_epoch)
+    previous = Snapshot(
+        instance=Instance(snapshot.instance.name, last.version, state["server_uuid"], moment(state["started_at"]),
+                          last.read_only, last.settings),
+        taken_at=moment(state["at"]),
+        sightings=(*digests, *prepared, *(t for t in texts if t.source != "prepared")),
+        table_io=table_io,
+        **{name: state[name] for name in _COUNTED},
+    )  # fmt: skip
+    return Past(previous, state, keys, known_io(connection, watch_id), moved, epoch, server_epoch)
+
+
+def _known_keys(
+    connection: sa.Connection, watch_id: int, names: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Known]:
+    by_source: dict[str, list[str]] = defaultdict(list)
+    for source, key in sorted(names):
+        by_source[source].append(key)
+    newest = latest(READING, READING.c.key_id, KEY.c.key_id)
+    readings = sa.and_(READING.c.key_id == KEY.c.key_id, READING.c.snapshot_id == newest)
+    found = {}
+    for source, listed in by_source.items():
+        for chunk in chunks(listed):
+            query = (
+                sa.select(KEY, READING.c.until)
+                .outerjoin_from(KEY, READING, readings)
+                .where(KEY.c.watch_id == watch_id, KEY.c.source == source, KEY.c.source_key.in_(chunk))
+            )
+            for row in connection.execute(query):
+                found[source, row.source_key] = Known(row.key_id, row.fingerprint, row.until)
+    return found
+
+
+def _old_digest(row: Mapping[str, Any]) -> Sighting:
+    total = row["total"]
+    return Sighting(
+        "digest", row["source_key"], "", row["schema_name"] or None, is_digest=True, digest=row["digest"], executions=int(total["n"]),
+        counters=total["c"], first_seen=when(total["f"]),
+    )  # fmt: skip
+
+
+def total_of(sighting: Sighting) -> dict[str, Any]:
+    """Cumulative counters of a digest, for the next comparison."""
+    return {
+        "n": sighting.executions,
+        "c": {name: value for name, value in sighting.counters.items() if value},
+        "f": sighting.first_seen.isoformat() if sighting.first_seen else None,
+    }
+
+
+_COUNTED = (
+    "event_counts", "event_errors", "digest_lost", "null_row", "program_counts", "own_executions", "own_after", "connection_id",
+    "program_statements",
+)  # fmt: skip
+
+
+def state_of(snapshot: Snapshot, old: Mapping[str, Any]) -> dict[str, Any]:
+    """Counters for the next comparison; of a source that was not read, those of before."""
+    state = {name: _plain(getattr(snapshot, name)) for name in _COUNTED}
+    prepared = {
+        s.key: {"n": s.executions, "c": {k: v for k, v in s.counters.items() if v}}
+        for s in snapshot.sightings
+        if s.source == "prepared" and s.executions
+    }
+    for source, names in (("prepared", ("prepared",)), ("programs", ("program_counts", "program_statements"))):
+        if source not in snapshot.read:
+            state |= {name: old.get(name, {}) for name in names}
+            prepared = old.get("prepared", {}) if source == "prepared" else prepared
+    return {
+        **state,
+        "prepared": prepared,
+        "at": snapshot.taken_at.isoformat(),
+        "table_io_at": snapshot.taken_at.isoformat() if "table_io" in snapshot.read else old.get("table_io_at"),
+        "server_uuid": snapshot.instance.server_uuid,
+        "started_at": snapshot.instance.started_at.isoformat(),
+    }
+
+
+def state_unmeasured(snapshot: Snapshot, old: Mapping[str, Any]) -> dict[str, Any]:
+    """The counters of before; only our own statements go on."""
+    sent = snapshot.own_executions + snapshot.own_after
+    return {**old, "own_after": old["own_after"] + sent} if "own_after" in old else dict(old)
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def io_name(io: TableIo) -> TableIo:
+    """Table and index alone."""
+    return TableIo(io.table, io.index, 0, 0, 0, 0)
+
+
+def known_io(connection: sa.Connection, watch_id: int) -> dict[TableIo, int]:
+    """Numbers of the tables and indexes that the instance ever showed."""
+    rows = connection.execute(sa.select(IO_KEY).where(IO_KEY.c.watch_id == watch_id))
+    return {io_of(row, (0, 0, 0, 0)): row.io_key_id for row in rows}
+
+
+def _old_io(
+    connection: sa.Connection, watch_id: int, epoch: int
+) -> tuple[tuple[TableIo, ...], dict[TableIo, dict[str, list[str]]]]:
+    """Cumulative counters as last stored since the server's start (what it has not opened since counts from zero), and last moves."""
+    newest = latest(IO_READING, IO_READING.c.io_key_id, IO_KEY.c.io_key_id)
+    query = (
+        sa.select(IO_KEY.c.table_schema, IO_KEY.c.table_name, IO_KEY.c.index_name, *(IO_READING.c[f"{name}_total"] for name in IO),
+                  IO_READING.c.snapshot_id, IO_READING.c.moved)
+        .join_from(IO_KEY, IO_READING, sa.and_(IO_READING.c.io_key_id == IO_KEY.c.io_key_id, IO_READING.c.snapshot_id == newest))
+        .where(IO_KEY.c.watch_id == watch_id)
+    )  # fmt: skip
+    rows = connection.execute(query).all()
+    counters = tuple(io_of(row, row[3:7]) for row in rows if row.snapshot_id >= epoch)
+    return counters, {io_of(row, (0, 0, 0, 0)): dict(row.moved) for row in rows}
+
+
+def name_of(sighting: Sighting) -> tuple[str, str]:
+    """(source, key) as stored: a prepared statement is its text and schema, whichever session has it open."""
+    if sighting.source != "prepared":
+        return sighting.source, sighting.key
+    parts = sighting.key.split(":")
+    return "prepared", ":".join(filter(None, (parts[0], sighting.schema, *parts[3:])))

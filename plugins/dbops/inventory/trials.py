@@ -1,0 +1,161 @@
+"""What can only be tried with a raw text: MySQL's plan, and the upgrade check. Done while a snapshot has the text, kept without values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from dbops.inventory import access, parse, resolve, upgrade
+from dbops.inventory import text as sqltext
+from dbops.inventory.access import Plan, PlanTable
+from dbops.inventory.fingerprint import fingerprint
+from dbops.inventory.model import Catalog, Sighting, Snapshot
+from dbops.inventory.upgrade import Finding
+
+_CONNECTION_LOST = (2006, 2013, 2055)
+RAW = ("slow_log", "general_log", "sample", "history")
+"""Sources whose text is as the client sent it, best first."""
+Key = tuple[str, str]
+"""(fingerprint, default schema or '')."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Of one statement: its plan where one was to be had, and what an upgrade would break."""
+
+    plan: Plan | None
+    findings: tuple[Finding, ...]
+
+    def document(self) -> dict[str, Any]:
+        """As JSON-compatible data."""
+        return {"plan": asdict(self.plan) if self.plan else None, "findings": [asdict(f) for f in self.findings]}
+
+    @classmethod
+    def of(cls, plan: dict[str, Any] | None, findings: list[dict[str, Any]]) -> Trial:
+        """From what :meth:`document` gave."""
+        tables = tuple(_plan_table(t) for t in (plan or {}).get("tables", ()))
+        return cls(Plan(tables) if plan else None, tuple(Finding(**f) for f in findings))
+
+
+def _plan_table(stored: dict[str, Any]) -> PlanTable:
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
+    return PlanTable(**values)
+
+
+def run(
+    snapshot: Snapshot,
+    known: Collection[Key],
+    explain: Callable[[str, str | None], Plan | None],
+    check: Callable[[str, str | None], list[Finding]],
+) -> dict[Key, Trial]:
+    """Try every statement of the snapshot that has a raw text and is not in `known`, once.
+
+    Args:
+        snapshot: with raw texts
+        known: statements that were tried before
+        explain: (text, schema) -> plan or None
+        check: (text, schema) -> findings
+    """
+    tried: dict[Key, Trial] = {}
+    for key, sighting in _raw(snapshot):
+        if key not in known and key not in tried:
+            plan = explain(sighting.text, sighting.schema)
+            findings = [_masked(f) for f in check(sighting.text, sighting.schema)]
+            tried[key] = Trial(plan and Plan(plan.tables), tuple(findings))
+    return tried
+
+
+def checker(conn: Any | None) -> Callable[[str, str | None], list[Finding]]:
+    """The upgrade check on an 8.0 server, or by rules alone when there is none."""
+    if conn is None:
+        return lambda text, schema: upgrade.check(text)
+    return lambda text, schema: upgrade.check_on_server(conn, text, schema=schema)
+
+
+def unless_over_views(
+    explain: Callable[[str, str | None], Plan | None], definitions: Catalog
+) -> Callable[[str, str | None], Plan | None]:
+    """`explain`, but None for statements over views: before 5.7.36 our EXPLAIN would get the digest of the view's body, and so theirs."""
+
+    def explain_tables(text: str, schema: str | None) -> Plan | None:
+        uses, _, _ = resolve.resolve(parse.analyse(text), schema, definitions)
+        return None if any("view " in use.via for use in uses) else explain(text, schema)
+
+    return explain_tables
+
+
+class Explainer:
+    """EXPLAIN on the instance that showed the statements; what it sends is counted and can be told from the workload.
+
+    MySQL may evaluate stored functions and subqueries of a SELECT to make its plan, so SELECTs have a connection that is read only;
+    MySQL would not explain DML there. The schema is chosen by the protocol, not by USE, so that no statement of ours joins those of
+    the workload.
+
+    Args:
+        connect: opens a connection in autocommit
+        timeout_ms: limit for one SELECT
+    """
+
+    def __init__(self, connect: Callable[[], Any], *, timeout_ms: int = 5000) -> None:
+        self.sent = 0
+        self.own: list[Sighting] = []
+        """Our EXPLAINs, for the history to leave out."""
+        self._connect, self._timeout_ms = connect, timeout_ms
+        self._open: dict[bool, Any] = {}
+
+    def __enter__(self) -> Explainer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for conn in self._open.values():
+            with suppress(Exception):
+                conn.close()
+
+    def __call__(self, text: str, schema: str | None) -> Plan | None:
+        """The plan, or None where there is none to have: another kind of statement, or a table or privilege that is missing."""
+        import MySQLdb
+
+        if not access.explainable(text):
+            return None
+        statement = f"EXPLAIN FORMAT=JSON {text}"
+        try:
+            conn = self._connection(read_only=sqltext.kind_of(text) == "select")
+            if schema:
+                conn.select_db(schema)
+            self._send(conn, statement)
+            self.own.append(
+                Sighting("history", f"own:{fingerprint(statement)}:{schema or ''}", statement, schema=schema, own=True)
+            )
+            found = conn.store_result().fetch_row()
+        except MySQLdb.OperationalError as error:
+            if error.args[0] in _CONNECTION_LOST:
+                raise
+            return None
+        except MySQLdb.Error:
+            return None
+        return access.read_plan(json.loads(found[0][0]))
+
+    def _connection(self, *, read_only: bool) -> Any:
+        if read_only not in self._open:
+            conn = self._open[read_only] = self._connect()
+            # In one statement, which no application sends: the history must not take theirs for ours. 5.7.12 only knows the old name.
+            mode = "tx_read_only" if conn.get_server_info().startswith("5.") else "transaction_read_only"
+            self._send(conn, f"SET SESSION max_execution_time = {self._timeout_ms}, SESSION {mode} = {int(read_only)}")
+        return self._open[read_only]
+
+    def _send(self, conn: Any, statement: str) -> None:
+        self.sent += 1
+        conn.query(f"{sqltext.own_comment()} {statement}".encode(errors="replace"))
+
+
+def _raw(snapshot: Snapshot) -> Iterator[tuple[Key, Sighting]]:
+    found = [s for s in snapshot.sightings if s.source in RAW and not (s.own or s.truncated or s.program)]
+    for sighting in sorted(found, key=lambda s: RAW.index(s.source)):
+        yield (fingerprint(sighting.text), sighting.schema or ""), sighting
+
+
+def _masked(finding: Finding) -> Finding:
+    return replace(finding, evidence=sqltext.mask_literals(finding.evidence))

@@ -1,0 +1,150 @@
+"""Access patterns from conditions and indexes, plans, counters, and how their differences are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbops.inventory import access
+from dbops.inventory.model import Activity
+from tests.inventory.shop import CATALOG, ref, statement
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "access_class", "index", "key", "flags"),
+    [
+        ("SELECT * FROM orders WHERE id = ?", "orders", "point", "PRIMARY", ("id",), ()),
+        ("SELECT * FROM customers WHERE email = ?", "customers", "point", "email", ("email",), ()),
+        ("SELECT * FROM order_items WHERE line = ? AND order_id = ?", "order_items", "point", "PRIMARY", ("order_id", "line"), ()),
+        ("SELECT * FROM orders WHERE id = ? AND (status = ? OR total > ?)", "orders", "point", "PRIMARY", ("id",), ("or-condition",)),
+        ("SELECT * FROM orders WHERE id IN (?, ?)", "orders", "multi-point", "PRIMARY", ("id",), ("multi",)),
+        ("SELECT * FROM orders WHERE id = ? OR id = ?", "orders", "multi-point", "PRIMARY", ("id",), ("multi", "or-condition")),
+        ("SELECT * FROM order_items WHERE order_id = ?", "order_items", "prefix", "PRIMARY", ("order_id",), ()),
+        ("SELECT * FROM orders WHERE customer_id = ? AND placed_at = ?", "orders", "prefix", "customer", ("customer_id", "placed_at"), ()),
+        ("SELECT * FROM orders WHERE customer_id IN (?, ?)", "orders", "prefix", "customer", ("customer_id",), ("multi",)),
+        ("SELECT * FROM orders WHERE coupon IS NULL", "orders", "prefix", "coupon", ("coupon",), ()),
+        ("SELECT * FROM orders WHERE customer_id = ? AND placed_at > ?", "orders", "range", "customer", ("customer_id", "placed_at"), ()),
+        ("SELECT * FROM orders WHERE id BETWEEN ? AND ?", "orders", "range", "PRIMARY", ("id",), ()),
+        ("SELECT * FROM order_items WHERE sku LIKE 'a%'", "order_items", "range", "sku", ("sku",), ()),
+        ("SELECT * FROM orders WHERE id = ? OR coupon = ?", "orders", "range", None, ("coupon", "id"),
+         ("multi", "index-merge", "or-condition")),
+        ("SELECT * FROM orders WHERE id = ? OR status = ?", "orders", "scan", None, (), ("or-condition",)),
+        ("SELECT * FROM orders WHERE placed_at > ?", "orders", "scan", None, (), ()),
+        ("SELECT * FROM orders WHERE id + 0 = ?", "orders", "scan", None, (), ()),
+        ("SELECT * FROM orders WHERE NOT (id = ?)", "orders", "scan", None, (), ()),
+        ("SELECT * FROM order_items WHERE sku LIKE '%a'", "order_items", "scan", None, (), ()),
+        ("SELECT * FROM orders WHERE MATCH (note) AGAINST (?)", "orders", "fulltext", "note", ("note",), ()),
+        ("SELECT status, COUNT(*) FROM orders GROUP BY status", "orders", "scan", None, (), ("aggregate",)),
+        ("SELECT * FROM orders WHERE customer_id = ? ORDER BY id LIMIT ?", "orders", "prefix", "customer", ("customer_id",),
+         ("sort", "limit")),
+        ("SELECT o.id FROM orders o JOIN order_items i ON i.order_id = o.id WHERE o.customer_id = ?", "order_items", "prefix", "PRIMARY",
+         ("order_id",), ("join",)),
+        ("UPDATE orders SET status = ? WHERE id = ?", "orders", "point", "PRIMARY", ("id",), ()),
+        ("DELETE FROM carts WHERE expires_at < ?", "carts", "range", "expires", ("expires_at",), ()),
+        ("INSERT INTO orders (customer_id) VALUES (?)", "orders", "insert", None, (), ()),
+        ("INSERT INTO audit (order_id) SELECT id FROM orders WHERE id = ?", "orders", "point", "PRIMARY", ("id",), ()),
+        ("SELECT * FROM open_orders WHERE id = ?", "orders", "indirect", None, (), ()),
+        ("SELECT * FROM heap WHERE a = ?", "heap", "scan", None, (), ()),
+        ("TRUNCATE TABLE heap", "heap", "scan", None, (), ()),
+    ],
+)  # fmt: skip
+def test_pattern(
+    text: str, table: str, access_class: str, index: str | None, key: tuple[str, ...], flags: tuple[str, ...]
+) -> None:
+    found = access.pattern(statement(text), ref(table), CATALOG)
+    assert (found.access_class, found.index, found.key, found.flags) == (access_class, index, key, frozenset(flags))
+
+
+def test_what_cannot_be_read_is_unknown_and_what_is_not_touched_is_an_error() -> None:
+    cut = statement("SELECT * FROM `orders` WHERE `id` = ? AND `sta", truncated=True)
+    assert access.pattern(cut, ref("orders"), CATALOG).access_class == "unknown"
+    with pytest.raises(ValueError, match=r"shop.carts: statement \w+ does not touch it; give one of \['shop.orders'\]"):
+        access.pattern(statement("SELECT 1 FROM orders"), ref("carts"), CATALOG)
+
+
+PLAN = {
+    "query_block": {
+        "ordering_operation": {
+            "nested_loop": [
+                {"table": {"table_name": "o", "access_type": "const", "key": "PRIMARY", "used_key_parts": ["id"],
+                           "possible_keys": ["PRIMARY", "x"], "rows_examined_per_scan": 1}},
+                {"table": {"table_name": "order_items", "access_type": "index", "key": "sku", "rows_examined_per_scan": 9,
+                           "using_index": True}},
+                {"table": {"insert": True, "table_name": "audit", "access_type": "ALL"}},
+            ]
+        },
+        "optimized_away_subqueries": [{"query_block": {"message": "No tables used"}}],
+    }
+}  # fmt: skip
+
+
+def test_read_plan_and_find_a_table_in_it() -> None:
+    plan = access.read_plan(PLAN)
+    assert [(t.name, t.access_type, t.key, t.rows, t.covering) for t in plan.tables] == [
+        ("o", "const", "PRIMARY", 1, False), ("order_items", "index", "sku", 9, True), ("audit", "ALL", None, 0, False),
+    ]  # fmt: skip
+    assert plan.message == "No tables used"
+    found = plan.of(ref("order_items"))
+    assert found is not None
+    assert found.access_type == "index"
+    assert plan.of(ref("orders")) is None  # it is there under an alias: nothing is guessed
+
+
+def plan_of(access_type: str, **over: object) -> access.Plan:
+    table = {"table_name": "orders", "access_type": access_type, "rows_examined_per_scan": 50_000, **over}
+    return access.read_plan({"query_block": {"table": table}})
+
+
+@pytest.mark.parametrize(
+    ("text", "plan", "difference"),
+    [
+        ("SELECT * FROM orders WHERE id = ?", plan_of("const", key="PRIMARY"), ""),
+        ("SELECT * FROM orders WHERE id IN (?, ?)", plan_of("range", key="PRIMARY"), ""),
+        ("SELECT * FROM orders WHERE customer_id IN (?, ?)", plan_of("range", key="customer"), ""),
+        ("SELECT * FROM orders", plan_of("index", key="customer"), ""),
+        ("SELECT * FROM orders WHERE id = ?", plan_of("ALL", possible_keys=["PRIMARY"]), "not with this value"),
+        ("SELECT * FROM orders WHERE id > ?", plan_of("ALL", possible_keys=["PRIMARY"]), "reading the table is cheaper"),
+        ("SELECT * FROM orders WHERE customer_id = ? AND coupon = ?", plan_of("ref", key="coupon"), ""),
+        ("SELECT * FROM orders WHERE id > ? AND coupon = ?", plan_of("range", key="PRIMARY"), "prefers another index"),
+        ("SELECT DISTINCT status FROM orders", plan_of("range", key="x", using_index_for_group_by=True), "groups are skipped through"),
+        ("SELECT * FROM orders WHERE id = ?", access.read_plan({"query_block": {"message": "Impossible WHERE"}}),
+         "MySQL needs no table: Impossible WHERE"),
+        ("SELECT * FROM orders", plan_of("fulltext"), "unexplained"),
+    ],
+)  # fmt: skip
+def test_differences_between_pattern_and_plan_have_names(text: str, plan: access.Plan, difference: str) -> None:
+    found = access.witnesses(access.pattern(statement(text), ref("orders"), CATALOG), plan, Activity())
+    if difference:
+        assert len(found.differences) == 1
+        assert difference in found.differences[0]
+    assert found.agree is not bool(difference)
+
+
+@pytest.mark.parametrize(
+    ("no_index_used", "observed", "agree"),
+    [(100, "scan", False), (95, "scan", False), (50, "unclear", True), (0, "index", True)],
+)
+def test_counters_are_the_third_witness(no_index_used: int, observed: str, agree: bool) -> None:
+    activity = Activity(executions=100, counters={"no_index_used": no_index_used})
+    found = access.witnesses(
+        access.pattern(statement("SELECT * FROM orders WHERE id = ?"), ref("orders"), CATALOG), None, activity
+    )
+    assert (found.counters, found.agree) == (observed, agree)
+    scan = access.witnesses(access.pattern(statement("SELECT * FROM heap"), ref("heap"), CATALOG), None, activity)
+    assert scan.agree is (observed != "index")
+
+
+def test_no_counters_are_no_witness() -> None:
+    assert access.observed(Activity(executions=5)) is None
+    assert access.observed(Activity(executions=0, counters={"no_index_used": 0})) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "can"),
+    [
+        ("SELECT 1", True), ("/* x */ (SELECT 1)", True), ("UPDATE t SET a = 'what?'", True),
+        ("WITH c AS (SELECT 1) SELECT * FROM c", True),
+        ("SELECT ? FROM t", False), ("CALL p()", False), ("SELECT `a` FROM `t` WHERE `b` IN (...)", False), ("SELECT 'cut...", False),
+    ],
+)  # fmt: skip
+def test_explainable(text: str, can: bool) -> None:
+    assert access.explainable(text) is can

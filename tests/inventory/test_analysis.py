@@ -1,0 +1,210 @@
+"""The analysis and its report: what is compared with what, when nothing may be advised, and what an alarm is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from dbops.inventory import analysis, summary
+from dbops.inventory.access import Plan, PlanTable
+from dbops.inventory.analysis import Evidence, Inventory
+from dbops.inventory.coverage import Coverage
+from dbops.inventory.fingerprint import fingerprint
+from dbops.inventory.history import History, Interval, Observed
+from dbops.inventory.model import Activity, Gap, Sighting, Snapshot, TableRef
+from dbops.inventory.results import Results
+from dbops.inventory.spec import InventorySpec
+from dbops.inventory.text import mask_literals
+from dbops.inventory.trials import Trial, run
+from dbops.inventory.upgrade import Finding
+from dbops.reports import Table, Verdict, render_html
+from tests.inventory import shop
+
+DAY = timedelta(days=1)
+
+
+def spec(**over: Any) -> InventorySpec:
+    return InventorySpec.model_validate({
+        "name": "shop", "description": "d", "owner": "o", "instances": [{"name": "writer", "connection": "mysql_default"}],
+        "under_migration": ["shop.carts"], **over,
+    })  # fmt: skip
+
+
+def observed(text: str, executions: int = 10, **over: Any) -> Observed:
+    activity = Activity(
+        executions=executions,
+        first_seen=shop.NOW - 40 * DAY,
+        last_seen=shop.NOW,
+        instances=frozenset({"writer"}),
+        **over,
+    )
+    return Observed("shop", fingerprint(text), mask_literals(text), False, False, activity)
+
+
+def interval(
+    explained: int = 1000, total: int = 1000, instance: str = "writer", gaps: tuple[Gap, ...] = ()
+) -> Interval:
+    since, until = shop.NOW - 36 * DAY, shop.NOW - timedelta(minutes=1)
+    ledger = Coverage(total, total, 0, 0, 0, 0, 0, explained, gaps, since=since, until=until)
+    return Interval(instance, since, until, ledger, "5.7.22")
+
+
+def analysed(
+    *texts: str, before: Inventory | None = None, given: InventorySpec | None = None, **over: Any
+) -> Inventory:
+    values = {
+        "since": shop.NOW - 35 * DAY, "until": shop.NOW, "observed": [observed(t) for t in texts], "intervals": [interval()],
+        "table_io": [], "trials": {}, "catalog": shop.CATALOG, "gaps": (),
+        "before": (shop.NOW - DAY, before.document()) if before else None, **over,
+    }  # fmt: skip
+    return analysis.analyse(given or spec(), Evidence(**values))
+
+
+READ = "SELECT body FROM carts WHERE token = 'x'"
+
+
+def test_the_first_analysis_has_nothing_to_compare_with() -> None:
+    found = analysed(READ)
+    assert (found.compared_with, found.changes, found.alarms) == (None, [], [])
+
+
+def test_new_gone_and_changed_statements_are_told_apart() -> None:
+    before = analysed(READ, "SELECT name FROM products WHERE sku = 'a'")
+    without_index = replace(shop.CATALOG, tables={
+        t: replace(d, indexes=()) if t == TableRef("shop", "carts") else d for t, d in shop.CATALOG.tables.items()
+    })  # fmt: skip
+    found = analysed(READ, "DELETE FROM orders WHERE id = 3", before=before, catalog=without_index)
+    changes = {(c.kind, c.text.split()[0], c.was, c.now) for c in found.changes if c.text}
+    assert changes == {
+        ("new", "DELETE", "", "shop.order_items: indirect, shop.orders: point"),
+        ("gone", "SELECT", "shop.products: point", ""),
+        ("class", "SELECT", "shop.carts: point", "shop.carts: scan"),
+    }  # fmt: skip
+    assert found.alarms == []
+
+
+@pytest.mark.parametrize(
+    ("text", "alarms"),
+    [
+        ("DELETE FROM carts WHERE token = 'x'", 1), ("REPLACE INTO carts (token, hits) VALUES ('x', 1)", 1),
+        ("TRUNCATE TABLE carts", 1), ("SELECT hits FROM carts WHERE token = 'x'", 0),
+        ("UPDATE products SET price = 1 WHERE sku = 'a'", 0),
+    ],
+)  # fmt: skip
+def test_a_new_write_on_a_table_under_migration_is_an_alarm(text: str, alarms: int) -> None:
+    found = analysed(READ, text, before=analysed(READ))
+    assert len(found.alarms) == alarms
+    assert summary.judge(found)[1][0].startswith("new write on a table under migration: shop.carts") is bool(alarms)
+    assert analysed(READ, text, before=analysed(READ, text)).alarms == []
+
+
+def test_an_instance_without_a_snapshot_makes_everything_undecidable() -> None:
+    two = spec(instances=[{"name": "writer", "connection": "a"}, {"name": "reader", "connection": "b"}])
+    found = analysed(READ, given=two)
+    assert found.unseen == ("reader",)
+    assert {a.store for a in found.advice} == {"not decidable"}
+    verdict, reasons = summary.judge(found)
+    assert verdict is Verdict.WARNING
+    assert "instance reader has no snapshot in the window" in reasons
+    assert {a.store for a in analysed(READ).advice} != {"not decidable"}
+
+
+def test_low_coverage_is_a_warning_and_no_snapshot_a_failure() -> None:
+    gap = Gap("server-side prepared statements", "closed", "slow log", "I/O", 20)
+    found = analysed(READ, intervals=[interval(980, 1000, gaps=(gap,))])
+    verdict, reasons = summary.judge(found)
+    assert verdict is Verdict.WARNING
+    assert "98.00 % of executions are explained" in reasons[0]
+    assert summary.judge(analysed(intervals=[]))[0] is Verdict.FAILED
+
+
+def test_only_the_spec_s_schemas_are_judged_but_every_schema_is_resolved() -> None:
+    found = analysed(READ, given=spec(schemas=["elsewhere"]))
+    assert found.heats == []
+    assert {str(u.table) for s in found.statements for u in s.uses} == {"shop.carts"}
+
+
+def test_the_report_draws_and_writes_every_statement() -> None:
+    texts = [
+        READ,
+        "SELECT o.id FROM orders o JOIN customers c ON c.id = o.customer_id",
+        "DELETE FROM carts WHERE token = 'x'",
+    ]
+    found = analysed(*texts, before=analysed(READ))
+    made = summary.report(found, {"dag_id": "query_inventory", "run_id": "r", "provenance": "real AWS"})
+    html = render_html(made)
+    assert "could not be drawn" not in html
+    tables = {part.file: part for part in made.sections if isinstance(part, Table)}
+    assert len(tables["statements"].rows) == 3
+    assert {row[2] for row in tables["triples"].rows} >= {"shop.carts", "shop.orders", "shop.customers"}
+    assert tables["changes"].rows
+
+
+def sighting(source: Any, text: str, **over: Any) -> Sighting:
+    return Sighting(source, text, text, schema="shop", **over)
+
+
+def test_trials_take_the_best_raw_text_once_and_never_ours() -> None:
+    told: list[str] = []
+
+    def check(text: str, schema: str | None) -> list[Finding]:
+        told.append(text)
+        return [Finding("r", "breaks", "SELECT PASSWORD('secret')", "fix")]
+
+    plan = Plan((PlanTable("carts", "const", "PRIMARY", ("token",), ("PRIMARY",), 1, False, False),), "secret message")
+    shot = Snapshot.__new__(Snapshot)
+    object.__setattr__(shot, "sightings", (
+        sighting("digest", "SELECT `a`", is_digest=True), sighting("history", "SELECT 1 + 1"), sighting("sample", "SELECT 2 + 2"),
+        sighting("sample", "SELECT 3 FROM cut", truncated=True), sighting("history", "SELECT 9", own=True),
+        sighting("history", "SELECT 4 FROM body", program="procedure shop.p"), sighting("history", "SELECT b FROM t"),
+    ))  # fmt: skip
+    known = {(fingerprint("SELECT b FROM t"), "shop")}
+    tried = run(shot, known, lambda text, schema: plan, check)
+    assert told == ["SELECT 2 + 2"]
+    ((key, trial),) = tried.items()
+    assert key == (fingerprint("SELECT 1 + 1"), "shop")
+    assert "secret" not in repr(trial)
+    assert Trial.of(**trial.document()) == trial
+
+
+def test_results_keep_the_newest_trial_and_replace_a_run_s_analysis(tmp_path: Any) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/r.db")
+    History(engine).migrate()
+    results = Results(engine)
+    old, new = Trial(None, (Finding("a", "breaks", "e", "f"),)), Trial(None, ())
+    results.add_trials("s", shop.NOW - DAY, {("f" * 64, "shop"): old})
+    results.add_trials("s", shop.NOW, {("f" * 64, "shop"): new})
+    results.add_trials("s", shop.NOW, {})
+    assert results.trials("s") == {("f" * 64, "shop"): new}
+    assert results.trials("other") == {}
+    results.save_analysis("s", "dag/1", shop.NOW - DAY, {"n": 1})
+    results.save_analysis("s", "dag/2", shop.NOW, {"n": 2})
+    results.save_analysis("s", "dag/2", shop.NOW + DAY, {"n": 3})
+    assert results.analysis_before("s", "dag/2", shop.NOW + 2 * DAY) == (shop.NOW - DAY, {"n": 1})
+    assert results.analysis_before("s", "dag/3", shop.NOW + 2 * DAY) == (shop.NOW + DAY, {"n": 3})
+    assert results.analysis_before("s", "dag/1", shop.NOW - DAY) is None
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"instances": []}, "at least 1 item"),
+        ({"instances": [{"name": "a", "connection": "x"}, {"name": "a", "connection": "y"}]}, "'a' is used twice"),
+        (
+            {"logs": [{"source": "file", "instance": "b", "kind": "slow", "path": "/x"}]},
+            "instance 'b' is not one of writer",
+        ),
+        ({"logs": [{"source": "ftp", "instance": "writer", "kind": "slow"}]}, "'ftp'.*'file', 'rds', 'cloudwatch'"),
+        ({"cold_after_days": 40}, "40 is longer than window_days"),
+        ({"under_migration": ["carts"]}, "should match pattern"),
+        ({"coverage_limit": 101}, "less than or equal to 100"),
+    ],
+)
+def test_a_wrong_spec_says_which_field_and_why(over: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        spec(**over)

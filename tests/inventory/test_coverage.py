@@ -1,0 +1,209 @@
+"""The ledger without a server: every execution is explained or in a named gap, and the figures are exact."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dbops.inventory.coverage import Coverage, combined, coverage
+from dbops.inventory.model import Gap, Instance, Sighting, Snapshot
+
+T0 = datetime(2026, 5, 4, 3, 0)
+STARTED = T0 - timedelta(days=9)
+SETTINGS = {"digests_size": "40", "max_digest_length": "1024"}
+
+
+def digest(key: str, executions: int, **over: Any) -> Sighting:
+    values = {
+        "text": f"SELECT `{key}`",
+        "is_digest": True,
+        "digest": key,
+        "first_seen": STARTED,
+        "last_seen": STARTED,
+        **over,
+    }
+    return Sighting("digest", key, executions=executions, **values)
+
+
+def shot(minutes: float, *sightings: Sighting, sql: int = 0, errors: int = 0, **over: Any) -> Snapshot:
+    events = {"statement/sql/select": sql, "statement/sql/error": errors, **over.pop("events", {})}
+    values: dict[str, Any] = {
+        "event_counts": events, "event_errors": 0, "digest_lost": 0, "null_row": 0, "table_io": (), "connection_id": minutes,
+        "read": frozenset(("statements", "prepared", "programs", "table_io", "history")), **over,
+    }  # fmt: skip
+    started = values.pop("started", STARTED)
+    return Snapshot(
+        Instance("writer", "8.0.15", "u", started, False, SETTINGS),
+        T0 + timedelta(minutes=minutes),
+        sightings,
+        **values,
+    )
+
+
+def gaps(ledger: Coverage) -> dict[str, int | None]:
+    return {gap.what: gap.executions for gap in ledger.gaps}
+
+
+def balanced(ledger: Coverage) -> bool:
+    return ledger.explained + sum(gap.executions or 0 for gap in ledger.gaps) == ledger.executions_total
+
+
+def test_digest_rows_and_event_counters_balance() -> None:
+    """231 statements, 10 errors, 2 of our own polls: the figures that were measured."""
+    ledger = coverage(None, shot(0, digest("a", 221), sql=221, errors=10))
+    assert (ledger.executions_total, ledger.named_digest, ledger.errors, ledger.explained) == (221, 221, 10, 221)
+    assert (ledger.explained_percent, ledger.gaps, ledger.since) == (100.0, (), None)
+
+
+def test_every_kind_of_gap_at_once() -> None:
+    before = shot(0, digest("a", 10), sql=10)
+    sightings = [
+        digest("a", 60),
+        digest("execute", 7, text="EXECUTE `s` USING @?"),
+        digest("view", 5, program="view shop.v"),
+        digest("cut", 3, truncated=True),
+        digest("dumb", 2, text=""),
+        digest("ours", 4, own=True),
+        Sighting("prepared", "h:7:1", "SELECT ?", executions=11),
+        Sighting("prepared", "h:7:2:sql", "SELECT ?", executions=3),
+        Sighting("routine", "procedure s.p:x", "SELECT 1", program="procedure s.p"),
+    ]
+    after = shot(
+        15, *sightings, sql=10 + 50 + 7 + 5 + 3 + 2 + 4 + 30, errors=6, null_row=30,
+        events={"statement/com/Execute": 20, "statement/sp/stmt": 9, "statement/sp/set": 4},
+        program_statements={"procedure s.p": 8, "trigger s.t": 5}, own_executions=4,
+    )  # fmt: skip
+    ledger = coverage(before, after)
+    assert ledger.executions_total == 50 + 7 + 5 + 3 + 2 + 30 + 20 + 9
+    assert (ledger.named_digest, ledger.prepared, ledger.in_programs, ledger.null_row, ledger.errors, ledger.own) == (
+        67,
+        20,
+        9,
+        30,
+        6,
+        4,
+    )
+    assert gaps(ledger) == {
+        "statements in the NULL row of the digest table": 30, "server-side prepared statements": 9, "SQL EXECUTE": 4,
+        "statements over views": 5, "truncated digests": 5, "statements in stored programs": 5,
+    }  # fmt: skip
+    assert balanced(ledger)
+    assert ledger.explained == 50 + 3 + 11 + 4
+    assert [g.executions for g in ledger.gaps] == sorted((g.executions for g in ledger.gaps), reverse=True)
+    assert all(gap.why and gap.remedy and gap.cost for gap in ledger.gaps)
+
+
+def test_a_whole_sample_explains_a_digest_that_was_cut() -> None:
+    sample = Sighting("sample", "cut:x", "SELECT 1", digest="cut")
+    ledger = coverage(None, shot(0, digest("cut", 3, truncated=True), sample, sql=3))
+    assert (ledger.explained, ledger.gaps) == (3, ())
+    cut = replace(sample, truncated=True)
+    assert gaps(coverage(None, shot(0, digest("cut", 3, truncated=True), cut, sql=3))) == {"truncated digests": 3}
+
+
+def test_programs_known_from_before() -> None:
+    after = shot(0, events={"statement/sp/stmt": 9}, program_statements={"procedure s.p": 9})
+    assert gaps(coverage(None, after)) == {"statements in stored programs": 9}
+    assert coverage(None, after, programs=["procedure s.p"]).gaps == ()
+    dropped = replace(after, program_statements={})
+    (gap,) = coverage(None, dropped, programs=["procedure s.p"]).gaps
+    assert (gap.executions, gap.why) == (9, "the program was dropped")
+
+
+def test_what_a_truncate_discarded_is_counted() -> None:
+    ledger = coverage(shot(0, digest("a", 10), sql=10), shot(15, digest("b", 4, first_seen=T0), sql=34))
+    assert (ledger.executions_total, ledger.explained, gaps(ledger)) == (24, 4, {"statements before a TRUNCATE": 20})
+    assert ledger.resets[0].startswith("digests: ")
+    assert balanced(ledger)
+
+
+def test_digests_truncated_before_the_first_snapshot() -> None:
+    ledger = coverage(None, shot(0, digest("b", 4), sql=34))
+    assert gaps(ledger) == {"statements before the first snapshot": 30}
+
+
+def test_a_restart_has_a_gap_of_unknown_size() -> None:
+    before = shot(0, digest("a", 10), sql=10)
+    ledger = coverage(before, shot(15, digest("a", 3, first_seen=T0), sql=3, started=T0 + timedelta(minutes=1)))
+    assert (ledger.executions_total, ledger.explained, gaps(ledger)) == (3, 3, {"the time before a restart": None})
+    assert "what ran between 2026-05-04 03:00:00 UTC and the end" in ledger.gaps[0].why
+
+
+def test_event_counters_truncated_apart() -> None:
+    ledger = coverage(shot(0, digest("a", 10), sql=10), shot(15, digest("a", 40), sql=2))
+    assert (ledger.executions_total, ledger.explained) == (30, 30)
+    assert gaps(ledger) == {"part of the prepared statements and of statements in programs": None}
+
+
+@pytest.mark.parametrize("drift", [-3, 3])
+def test_statements_that_ran_while_the_counters_were_read(drift: int) -> None:
+    """Rows read later than counters: too many in one interval, too few in the next; the totals add up."""
+    first = shot(0, digest("a", 10), sql=10)
+    second = shot(15, digest("a", 110 + drift), sql=110)
+    third = shot(30, digest("a", 210), sql=210)
+    parts = [coverage(first, second), coverage(second, third)]
+    assert [p.executions_total for p in parts] == [100, 100]
+    assert all(balanced(p) and p.named_digest <= 100 for p in parts)
+    assert [gaps(p) for p in parts].count({"statements without a digest": 3}) == 1
+    assert combined(parts).executions_total == 200
+
+
+def test_our_own_statements_by_connection() -> None:
+    """The previous snapshot's last 5 and this one's first 5, of which SET NAMES has no mark."""
+    before = shot(0, digest("a", 10), digest("ours", 4, own=True), sql=14, own_after=5)
+    after = shot(
+        15, digest("a", 17), digest("names", 1), digest("ours", 13, own=True), sql=31, own_executions=5, own_unmarked=1
+    )
+    ledger = coverage(before, after)
+    assert (ledger.own, ledger.executions_total, ledger.named_digest, ledger.explained) == (10, 7, 7, 7)
+
+
+def test_our_own_statements_in_a_full_table_and_before_a_truncate() -> None:
+    before = shot(0, digest("a", 10), sql=10, null_row=20, own_after=5)
+    full = shot(15, digest("a", 17), sql=10 + 7 + 1 + 39, null_row=20 + 40, own_executions=5, own_unmarked=0)
+    ledger = coverage(
+        replace(before, event_counts={"statement/sql/select": 30}),
+        replace(full, event_counts={"statement/sql/select": 77}),
+    )
+    assert (ledger.own, ledger.executions_total, ledger.named_digest, ledger.null_row) == (10, 37, 7, 30)
+    before = shot(0, digest("a", 10), digest("ours", 4, own=True), sql=14, own_after=5)
+    after = shot(15, digest("a", 2, first_seen=T0), digest("ours", 4, first_seen=T0, own=True), digest("names", 1, first_seen=T0),
+                 sql=14 + 8 + 5 + 7, own_executions=5, own_unmarked=1)  # fmt: skip
+    ledger = coverage(before, after)
+    assert (ledger.own, ledger.executions_total, ledger.named_digest, gaps(ledger)) == (
+        10,
+        10,
+        2,
+        {"statements before a TRUNCATE": 8},
+    )
+
+
+def test_own_statements_of_other_connections_are_known_by_their_mark() -> None:
+    before = shot(0, digest("a", 10), digest("ours", 4, own=True), sql=14, own_after=5)
+    after = shot(
+        15, digest("a", 10), digest("ours", 50, own=True), digest("names", 1), sql=61, own_executions=5, own_unmarked=1
+    )
+    assert coverage(before, after).own == 46
+    assert coverage(before, after).executions_total == 1  # a driver's SET NAMES has no mark
+
+
+def test_nothing_measured_is_nothing_explained() -> None:
+    gap = Gap("every execution", "performance_schema is OFF", "set it ON", "a restart")
+    ledger = coverage(None, shot(0, read=frozenset(), gaps=(gap, gap)))
+    assert (ledger.measured, ledger.explained_percent, ledger.gaps) == (False, 0.0, (gap,))
+    assert combined([]).explained_percent == 0.0
+    idle = coverage(shot(0), shot(15))
+    assert (idle.explained_percent, combined([idle, ledger]).explained_percent) == (100.0, 0.0)
+
+
+def test_combined_adds_figures_and_equal_gaps() -> None:
+    one = coverage(shot(0), shot(15, sql=4, null_row=4))
+    two = coverage(shot(15, sql=4, null_row=4), shot(30, digest("a", 6), sql=13, null_row=7))
+    both = combined([one, two])
+    assert (both.executions_total, both.explained, both.null_row) == (13, 6, 7)
+    assert gaps(both) == {"statements in the NULL row of the digest table": 7}
+    assert (both.since, both.until) == (one.since, two.until)
+    assert both.explained_percent == pytest.approx(100 * 6 / 13)
