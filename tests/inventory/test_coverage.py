@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dbops.inventory.coverage import Coverage, combined, coverage
+from dbops.inventory.coverage import Coverage, combined, coverage, with_logs
 from dbops.inventory.model import Gap, Instance, Sighting, Snapshot
 
 T0 = datetime(2026, 5, 4, 3, 0)
@@ -207,3 +207,26 @@ def test_combined_adds_figures_and_equal_gaps() -> None:
     assert gaps(both) == {"statements in the NULL row of the digest table": 7}
     assert (both.since, both.until) == (one.since, two.until)
     assert both.explained_percent == pytest.approx(100 * 6 / 13)
+
+
+def _hidden(**executions: int) -> Coverage:
+    gaps = tuple(Gap(what.replace("_", " "), "why", "remedy", "cost", n) for what, n in executions.items())
+    return Coverage(100, 80, 10, 5, 0, 2, 1, 100 - sum(executions.values()), gaps)
+
+
+@pytest.mark.parametrize(
+    ("only_in_logs", "explained", "left"),
+    [
+        (0, 70, {"statements over views": 20, "statements in stored programs": 10}),
+        (2, 70, {"statements over views": 20, "statements in stored programs": 10}),  # both are errors
+        (7, 75, {"statements over views": 15, "statements in stored programs": 10}),
+        (22, 90, {"statements in stored programs": 10}),
+        (500, 90, {"statements in stored programs": 10}),  # a log does not show what runs inside programs
+    ],
+)
+def test_a_log_closes_the_gaps_that_it_shows_and_no_more(
+    only_in_logs: int, explained: int, left: dict[str, int]
+) -> None:
+    found = with_logs(_hidden(statements_over_views=20, statements_in_stored_programs=10), only_in_logs)
+    assert (found.explained, {g.what: g.executions for g in found.gaps}) == (explained, left)
+    assert found.explained + sum(g.executions or 0 for g in found.gaps) == found.executions_total

@@ -206,8 +206,15 @@ def test_with_a_slow_log_nothing_is_left_to_a_gap(cluster: Cluster, tmp_path: Pa
     unseen, wrong, right = judged(LINES, inventory)
     assert [line.sql for line in unseen] == []
     assert right / (right + len(wrong)) >= 0.98, wrong
+    # What the log shows is no gap any more; the statements inside programs are known by their bodies.
+    # 5.7: our own reading of the definitions opens both views, twice, and has the digests of their bodies.
+    ours = 4 if cluster.server.server.version.startswith("5.") else 0
+    assert sum(gap.executions or 0 for gap in inventory.coverage.gaps) <= ours, inventory.coverage.gaps
+    # One row a statement: the log's schema, where it is that of the entry before, is corrected.
+    prints = [s.fingerprint for s in inventory.statements if s.text.startswith("SELECT p.note")]
+    assert len(prints) == 1
     plans = [w for found in inventory.witnesses.values() for w in found if w.plan]
-    assert len(plans) > 30
+    assert len(plans) > 20
     assert [w.differences for w in plans if any("unexplained" in d for d in w.differences)] == []
     once = found_in(inventory)["shop", fingerprint("DELETE FROM sessions WHERE token = 'zzz'")]
     assert (once.activity.executions, {"digest", "slow_log"} <= once.activity.sources) == (1, True)

@@ -93,6 +93,33 @@ def coverage(previous: Snapshot | None, current: Snapshot, *, programs: Collecti
     )
 
 
+_SHOWN_BY_LOGS = (
+    "statements over views", "server-side prepared statements", "SQL EXECUTE", "truncated digests",
+    "statements in the NULL row of the digest table", "statements before a TRUNCATE", "statements without a digest",
+)  # fmt: skip
+
+
+def with_logs(ledger: Coverage, only_in_logs: int) -> Coverage:
+    """The ledger with the gaps made smaller that a log of the same interval closes.
+
+    Args:
+        ledger: by the counters
+        only_in_logs: executions of statements in logs beyond those that digests and open prepared statements name. What does not parse
+            is in a slow log too, so errors are taken off
+    """
+    left = max(only_in_logs - ledger.errors, 0)
+    gaps: list[Gap] = []
+    closed = 0
+    for gap in sorted(
+        ledger.gaps, key=lambda g: _SHOWN_BY_LOGS.index(g.what) if g.what in _SHOWN_BY_LOGS else len(_SHOWN_BY_LOGS)
+    ):
+        shown = min(left - closed, gap.executions or 0) if gap.what in _SHOWN_BY_LOGS else 0
+        closed += shown
+        if not shown or gap.executions != shown:
+            gaps.append(replace(gap, executions=gap.executions - shown) if shown and gap.executions else gap)
+    return replace(ledger, explained=ledger.explained + closed, gaps=_distinct(gaps))
+
+
 def combined(parts: Sequence[Coverage]) -> Coverage:
     """One ledger of several intervals or instances; equal gaps are added up. Without parts nothing is measured."""
     if not parts:

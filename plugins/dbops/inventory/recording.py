@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dbops.inventory import text as sqltext
-from dbops.inventory.coverage import Coverage, coverage
+from dbops.inventory.coverage import Coverage, coverage, with_logs
 from dbops.inventory.deltas import IO, LOGS, Delta, Deltas, IoDelta, deltas
 from dbops.inventory.fingerprint import fingerprint
 from dbops.inventory.model import COUNTERS, Sighting, Snapshot
@@ -55,6 +56,7 @@ class Recording:
 
     def __init__(self, connection: sa.Connection, spec: str, watch_id: int, snapshot: Snapshot) -> None:
         self.connection, self.spec, self.watch_id = connection, spec, watch_id
+        snapshot = placed(snapshot)
         self.past = read_past(connection, watch_id, snapshot)
         self.prints = self._fingerprints(snapshot)
         self.snapshot = self._marked(snapshot)
@@ -65,7 +67,9 @@ class Recording:
         """Add it; the caller's transaction commits."""
         past, snapshot = self.past, self.snapshot
         found = deltas(past.previous, snapshot)
-        ledger = coverage(past.previous, snapshot, programs=self._known_programs())
+        ledger = with_logs(
+            coverage(past.previous, snapshot, programs=self._known_programs()), self._only_in_logs(found)
+        )
         self.snapshot_id = self._insert_snapshot(found, ledger)
         new_keys = self._insert_keys()
         new_statements = self._insert_texts(new_keys)
@@ -137,6 +141,20 @@ class Recording:
             .join_from(KEY, WATCH, KEY.c.watch_id == WATCH.c.watch_id)
             .where(WATCH.c.spec == self.spec, KEY.c.source == "routine")
         )
+
+    def _only_in_logs(self, found: Deltas) -> int:
+        """Executions that a log shows beyond those that the counters give a name; where two logs know a statement, the larger figure."""
+        counted: Counter[str] = Counter()
+        logged: dict[str, Counter[str]] = defaultdict(Counter)
+        for delta in found.items:
+            sighting, executions = delta.sighting, delta.executions or 0
+            print_ = self.prints[name_of(sighting)]
+            if sighting.source in LOGS:
+                logged[sighting.source][print_] += 0 if sighting.own else executions
+            elif not (sighting.program or "").startswith("view "):
+                counted[print_] += executions
+        largest = {p: max(of_log[p] for of_log in logged.values()) for of_log in logged.values() for p in of_log}
+        return sum(max(count - counted[p], 0) for p, count in largest.items())
 
     # -- rows ----------------------------------------------------------------------------------------------------------------
 
@@ -266,6 +284,29 @@ class Recording:
             })  # fmt: skip
         if rows:
             self.connection.execute(sa.insert(IO_READING), rows)
+
+
+def placed(snapshot: Snapshot) -> Snapshot:
+    """With the schema of a log's statements corrected by the counters.
+
+    A slow log never says that a session has no default schema, it shows that of the entry before. Where digests know the statement in
+    exactly one other schema, that is the one.
+    """
+    if not any(s.source in LOGS for s in snapshot.sightings):
+        return snapshot
+    known: dict[str, set[str | None]] = defaultdict(set)
+    for s in snapshot.sightings:
+        if s.source == "digest":
+            known[fingerprint(s.text, is_digest=True, truncated=s.truncated)].add(s.schema)
+    sightings = []
+    for s in snapshot.sightings:
+        if s.source in LOGS and not s.truncated:
+            schemas = known.get(fingerprint(s.text), set())
+            if len(schemas) == 1 and s.schema not in schemas:
+                (schema,) = schemas
+                s = replace(s, schema=schema, key=f"{s.key}>{schema or NO_SCHEMA}")
+        sightings.append(s)
+    return replace(snapshot, sightings=tuple(sightings))
 
 
 def _origins_of(sighting: Sighting) -> Iterator[tuple[str, str]]:

@@ -265,17 +265,19 @@ def _statements(found: Inventory) -> Table:
             s.id, s.schema, s.analysis.kind, s.analysis.method, _uses(s), _shown(classes(witnesses)),
             "; ".join(sorted({d for w in witnesses for d in w.differences})), a.executions, a.peak_per_second,
             a.gauges.get("p95_ms"), a.counters.get("rows_examined"), a.counters.get("rows_sent"), a.first_seen, a.last_seen,
-            ", ".join(sorted(a.sources)), ", ".join(sorted(a.instances)), ", ".join(sorted(a.users)), "; ".join(sorted(a.callers)), s.text,
+            ", ".join(sorted(a.sources)), ", ".join(sorted(a.instances)), ", ".join(sorted(a.programs)),
+            ", ".join(sorted(a.users)), "; ".join(sorted(a.callers)), s.text,
         ])  # fmt: skip
     return Table(
         title="Statements, the busiest first",
         columns=[
             "Id", "Schema", "Kind", "Method", "Touches", "Access", "Witnesses differ", "Executions", "Peak/s", "p95 ms", "Examined", "Sent",
-            "First seen", "Last seen", "Sources", "Instances", "Users", "Callers", "Text (masked)",
+            "First seen", "Last seen", "Sources", "Instances", "Programs", "Users", "Callers", "Text (masked)",
         ],
         rows=rows,
         note="Access: what a key-value store would be asked for; Witnesses differ: where MySQL's plan or its counters say otherwise."
-        " Peak/s is the highest mean rate between two snapshots. Schema is that of the session.",
+        " Peak/s is the highest mean rate between two snapshots. Schema is that of the session."
+        " Programs: where a body holds the statement; of a view: this is the digest of its body, for any statement over the view.",
         file="statements",
         shown=SHOWN,
     )  # fmt: skip
@@ -470,7 +472,7 @@ def _join_graph(found: Inventory) -> Chart:
         if e.a in place and e.b in place
     ]  # fmt: skip
     hidden = alt.Axis(labels=False, ticks=False, grid=False, domain=False)
-    room = alt.Scale(domain=[-1.45, 1.45])
+    room = alt.Scale(domain=[-1.3, 1.3])
     graph = (
         alt.Chart(alt.Data(values=lines))
         .mark_rule(opacity=0.6)
