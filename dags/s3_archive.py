@@ -14,7 +14,8 @@ spec says `purge.allowed: true`. Any other run is a dry run until you say otherw
 | `confirm` | `schema.table`, typed out: allows this run to delete. Without it the rows are archived and proven, and stay |
 | `as_of` | date that the cut-off counts from; empty = the run's own date |
 | `abandon_open_plan` | give up an unfinished plan first; its rows stay in MySQL and leave the lake |
-| `adopt_server` | after a failover for good: the `server_uuid` of the new writer, which may then continue the old one's open plan |
+| `adopt_server` | after a failover for good: the `server_uuid` of the new writer, which may then go on where the old one ended |
+| `accept_loss` | the id of a plan, typed out: close it although purged rows of it are lost; the run does only that, and ends red |
 
 Example: `{"spec": "positions", "dry_run": false, "confirm": "carshare.positions"}`
 
@@ -31,8 +32,15 @@ starting another run, continues it. To pause the deletes of a table at once:
 - `purge` red: batches that `dbops_archive.archive_batch` calls `done` are deleted and proven, all others are untouched. Clear the task,
   or leave it: the next run goes on. "still blocked" means that lag, load, the window or a pause held it back as it should.
 - `reconcile` red: something does not add up, or a batch was refused. Rows that are not `done` are in MySQL. Do not delete S3 objects.
+- "purged rows are missing" or "have other values": somebody deleted, changed or rolled back rows of the lake table after the purge. Find
+  out who, and roll the snapshot forward before it expires. Only when they are gone for good (an erasure that the law demands, a lost
+  object): run once with `accept_loss`, and `abandon_open_plan` if the plan is unfinished. The loss is recorded and reported by chunk.
+- "file ... cannot be read": the object is lost or damaged. Restore it from a version or a copy; `accept_loss` only when there is none.
 - "was made on server ...": the connection leads to a clone, or to the writer after a failover. A clone must not go on with the
-  original's plan; correct the connection. After a failover, run once with `adopt_server`.
+  original's plans; correct the connection. After a failover, run once with `adopt_server`.
+- "which dbops_archive of this server does not know": a clone, or a server restored from a backup, is about to archive rows that are in the
+  lake already. Restore the ledger too; the message has the Trino statement for the case that the rows are in MySQL again.
+- The source table was dropped: run once with `abandon_open_plan`; `s3_archive_restore` gives back what had been purged.
 - Never delete from `dbops_archive` by hand, and never run `optimize`, `expire_snapshots` or `remove_orphan_files` on a table with an
   open plan. After an `optimize` the purge refuses; abandon the plan.
 """
@@ -81,7 +89,11 @@ with DAG(
         ),
         "adopt_server": Param(
             None, type=["string", "null"], title="Adopt the plan of a lost server", pattern=r"^[0-9a-fA-F-]{36}$",
-            description="server_uuid of this writer, typed out, lets it continue an open plan that another server made",
+            description="server_uuid of this writer, typed out, lets it go on where another server ended",
+        ),
+        "accept_loss": Param(
+            None, type=["string", "null"], title="Accept the loss of a plan", pattern=r"^[a-z0-9_]+-[0-9]{8}-[0-9a-f]{8}$",
+            description="plan_id, typed out, closes that plan although purged rows of it are lost; the run does nothing else",
         ),
     },
 ) as dag:  # fmt: skip

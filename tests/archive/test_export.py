@@ -220,6 +220,21 @@ def test_too_many_partitions_in_a_chunk_are_refused(monkeypatch: pytest.MonkeyPa
         run([r for r in ROWS if r[1]], partition=("day", "day"))
 
 
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [((b"42|2025-01-31|61EDA080", b"42", b"x"), "v"), ((b"42|2025-01-31|N", b"42", b"\xed\xa0\x80"), "note")],
+)
+def test_bytes_that_are_no_utf8_are_refused_by_key_and_column(row: tuple[bytes, ...], column: str) -> None:
+    server, bucket = Server([wire(ROWS[0]), row]), Bucket()
+    with pytest.raises(
+        ExportError, match=rf"row \('42',\): column {column} holds bytes .*lossy_text_as_binary: \[{column}\]"
+    ):
+        export.export_chunk(
+            server, bucket, plan(), Chunk(0, None, ("99",), 2), KEY, batch_rows=3, partition=None, data_uri="s3://lake/d"
+        )  # fmt: skip
+    assert bucket == {}
+
+
 def test_a_row_that_the_server_could_not_render_is_refused_by_its_key() -> None:
     server, bucket = Server([wire(ROWS[0]), (None, b"42", b"x")]), Bucket()
     with pytest.raises(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
 
 from dbops import connections
 from dbops.archive import codec, export, lake
@@ -227,6 +228,64 @@ def test_the_view_joins_generations_by_name_and_makes_types_equal() -> None:
         'SELECT "id", CAST("code" AS varchar) AS "code", CAST("raw" AS varchar) AS "raw", "N", NULL AS "old", "ne""w"\n'
         'FROM "lake"."shop"."t_g2"'
     )
+
+
+def test_a_late_commit_fails_after_a_fence(catalog: Catalog, write: Write) -> None:
+    columns = codecs(id="int")
+    table = make(catalog, columns)
+    assert table.properties["commit.retry.num-retries"] == "0"
+    late = catalog.load_table(("shop", "t"))
+    lake.fence(table, {"dbops.plan": "p1"})
+    head = table.current_snapshot()
+    assert head is not None
+    with pytest.raises(CommitFailedException):
+        published(late, [write(late, columns, [{"id": 1}])])
+    assert lake.snapshot_id(catalog.load_table(("shop", "t"))) == head.snapshot_id
+    published(table, [write(table, columns, [{"id": 1}])])
+    assert lake.snapshot_id(table) != head.snapshot_id
+
+
+def test_a_table_that_was_made_without_the_property_gets_it(catalog: Catalog) -> None:
+    columns = codecs(id="int")
+    table = make(catalog, columns)
+    with table.transaction() as change:
+        change.remove_properties("commit.retry.num-retries")
+    target = lake.choose_target(catalog, "shop", "t", columns, None)
+    assert lake.ensure_table(catalog, target, columns, None).properties["commit.retry.num-retries"] == "0"
+
+
+def test_plans_and_their_files_are_known_by_the_bounds_of_the_files(catalog: Catalog, write: Write) -> None:
+    columns = codecs(id="int")
+    table = make(catalog, columns)
+    assert (lake.plan_ids(table), lake.held(table, "p1")) == (set(), [])
+    plans = ["positions-20260101-00000001", "positions-20260101-00000002"]
+    for number, plan in enumerate(plans):
+        published(table, [write(table, columns, [{"id": number}], number=number, plan=plan)])
+    assert lake.plan_ids(table) == set(plans)
+    (file,) = lake.held(table, plans[1])
+    assert (file.alone, file.deletes) == (True, ())
+    assert plans[1] in file.uri
+    assert file.file_bytes > 0
+    # Somebody rewrote both into one file.
+    merged = table.scan().to_arrow()
+    table.overwrite(merged)
+    assert lake.plan_ids(table) == set(plans)
+    assert [f.alone for f in lake.held(table, plans[0])] == [False]
+
+
+def test_a_table_that_is_not_there_is_none_and_a_catalog_that_fails_is_not(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lake.load(catalog, ("shop", "t")) is None
+    make(catalog, codecs(id="int"))
+    assert lake.load(catalog, ("shop", "t")) is not None
+
+    def fails(identifier: Any) -> Any:
+        raise OSError("the catalog is away")
+
+    monkeypatch.setattr(catalog, "load_table", fails)
+    with pytest.raises(OSError, match="away"):
+        lake.load(catalog, ("shop", "t"))
 
 
 def test_filters_quote_what_they_are_given() -> None:

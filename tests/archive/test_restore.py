@@ -12,7 +12,7 @@ from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, In, LessThan
 
 from dbops.archive import codec, restore
 from dbops.archive.checksum import Checksum
-from dbops.archive.ledger import Plan
+from dbops.archive.ledger import Batch, Plan
 from dbops.archive.restore import Restored, RestoreError, Selection
 from dbops.mysql import Column
 
@@ -132,7 +132,7 @@ PARTITIONS 4 */"""
 
 
 def test_the_scratch_table_is_the_source_under_another_name_without_foreign_keys() -> None:
-    made = restore.scratch_ddl(CREATED, ("scratch", "t_1"))
+    made = restore.scratch_ddl(CREATED, ("scratch", "t_1"), "p'1")
     assert (
         made
         == """CREATE TABLE `scratch`.`t_1` (
@@ -141,16 +141,35 @@ def test_the_scratch_table_is_the_source_under_another_name_without_foreign_keys
   `g` int(11) GENERATED ALWAYS AS ((`id` + 1)) VIRTUAL,
   PRIMARY KEY (`id`),
   KEY `k` (`g`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMMENT='x\\n)'
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMMENT='x\\n)' COMMENT='dbops restore of p\\'1'
 /*!50100 PARTITION BY HASH (`id`)
 PARTITIONS 4 */"""
     )
 
 
+def test_the_tail_of_a_scratch_tables_name_is_never_cut() -> None:
+    assert restore.scratch_name("t", "_r1_1") == "t_r1_1"
+    names = {restore.scratch_name("n" * 64, f"_r12345678_{number}") for number in range(12)}
+    assert len(names) == 12
+    assert {len(name) for name in names} == {64}
+    assert "n" * 64 not in names
+
+
+def test_batches_of_an_open_plan_are_selected_in_runs() -> None:
+    done = [Batch(c, b, None, ("1",), Checksum()) for c, b in ((0, 0), (0, 1), (0, 3), (2, 4), (2, 5))]
+    ranges = restore.batch_ranges(done)
+    assert ranges == [(0, 0, 1), (0, 3, 3), (2, 4, 5)]
+    text, expression = restore.conditions(PLAN, Selection(), ranges[:2])
+    run = '("_archive_chunk" = 0 AND "_archive_batch" BETWEEN'
+    assert text == f"{MINE} AND ({run} 0 AND 1) OR {run} 3 AND 3))"
+    assert expression.left == EqualTo("_archive_plan", "p'1")
+    assert restore.conditions(PLAN, Selection(), ranges[:1])[0] == f"{MINE} AND ({run} 0 AND 1))"
+
+
 @pytest.mark.parametrize("text", ["CREATE VIEW `t` AS SELECT 1", "CREATE TEMPORARY TABLE `t` (", "DROP TABLE `t`", ""])
 def test_a_stored_definition_of_another_kind_is_refused(text: str) -> None:
     with pytest.raises(RestoreError, match="expected CREATE TABLE"):
-        restore.scratch_ddl(text, ("s", "t"))
+        restore.scratch_ddl(text, ("s", "t"), "p1")
 
 
 def test_the_live_table_is_never_a_scratch_table() -> None:

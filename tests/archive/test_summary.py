@@ -11,8 +11,10 @@ import pytest
 from dbops import mysql, reports
 from dbops.archive import codec, summary
 from dbops.archive.checksum import Checksum
-from dbops.archive.ledger import Event, Plan
+from dbops.archive.ending import Loss
+from dbops.archive.ledger import Chunk, Event, Plan
 from dbops.archive.preflight import Refusal
+from dbops.archive.proof import Standing
 from dbops.archive.restore import Restored
 from dbops.archive.spec import ArchiveSpec
 from dbops.archive.steps import Planned, Reconciled
@@ -64,6 +66,11 @@ DONE = {"done": state(50, 2, 50)}
         "99 rows are proven"]),
         ({"totals": {"refused": state(1), "changed": state(2)}}, True, Verdict.FAILED, ["were refused", "changed after"]),
         ({"problems": ["p"], "totals": {"refused": state(1)}}, True, Verdict.FAILED, ["p"]),
+        ({"warnings": ["w"]}, True, Verdict.WARNING, ["w"]),
+        ({"warnings": ["w"], "totals": {"verified": state(100)}}, False, Verdict.WARNING, ["w", "100 rows are proven and wait"]),
+        ({"plan": replace(PLAN, state="abandoning")}, True, Verdict.FAILED, ["t-20260101-abc is being given up, which is unfinished"]),
+        ({"plan": replace(PLAN, state="abandoned"), "chunk_states": {"planned": 4}}, True, Verdict.WARNING,
+        ["was given up: 100 rows left MySQL and are in the lake"]),
     ],
 )  # fmt: skip
 def test_verdict_of_a_run(over: dict[str, Any], purging: bool, verdict: Verdict, reasons: list[str]) -> None:
@@ -121,6 +128,22 @@ def test_a_run_that_moved_nothing_has_no_chart_and_divides_by_nothing() -> None:
     report = summary.run_report(SPEC, found(file_bytes=0, wire_bytes=0, totals={}), purging=True, common=COMMON)
     assert "chart" not in {s.kind for s in report.sections}
     assert "compression n/a" in figures(report)["Parquet"][1]
+
+
+def test_the_report_of_a_loss_names_the_rows_by_chunk() -> None:
+    standing = Standing(60, 100, missing={1: 30}, changed={0: 20})
+    chunks = [Chunk(0, None, ("50",), 50), Chunk(1, ("50",), ("99",), 50)]
+    report = summary.loss_report(SPEC, Loss(replace(PLAN, state="done"), standing, chunks), COMMON)
+    assert report.verdict is Verdict.FAILED
+    assert report.sections[0].rows == [
+        [0, None, "50", 20, "other values than when they were purged"],
+        [1, "50", "99", 30, "missing"],
+    ]
+    assert (
+        "t-20260101-abc is done with a loss that was accepted: 30 purged rows are missing, by chunk {1: 30}"
+        in report.reasons[0]
+    )
+    assert figures(report)["Missing in the lake"][0] == "30"
 
 
 def planned(**over: Any) -> Planned:

@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any
 
 import archive_kit
+import pytest
 import tenacity
 import worker
 from archive_kit import RUN_AFTER, Bench
 from worker import Kill
 
-from dbops.archive import steps
+from dbops.archive import purge, restore, steps
 from dbops.archive.spec import ArchiveSpec
 
 STAGES = ("plan", "export", "publish", "verify", "purge", "reconcile")
@@ -224,3 +225,39 @@ def nth_call(n: int, act: Callable[[], None], original: Callable[..., Any]) -> C
         return original(*args, **kwargs)
 
     return wrapper
+
+
+def abandon(source: Source) -> None:
+    """Another run that gives the plan up and makes a new one."""
+    steps.make_plan(source.services, source.spec, RUN_AFTER, dry_run=False, abandon_open=True)
+
+
+def purge_all(source: Source, **limits: Any) -> purge.Outcome:
+    spec = source.spec.model_copy(update={"purge": source.spec.purge.model_copy(update=limits)})
+    _, outcome = steps.purge_group(source.services, spec, source.plan_id, (0, 99), confirm=spec.full_name)
+    return outcome
+
+
+def stop_midway(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verify, then purge a few batches and fail."""
+
+    def fail() -> None:
+        raise OSError("the machine is going down")
+
+    source.to("verify")
+    with monkeypatch.context() as patch:
+        patch.setattr(purge.Purger, "_adjacent", staticmethod(nth_call(4, fail, purge.Purger._adjacent)))
+        with pytest.raises(OSError, match="going down"):
+            purge_all(source, workers=1)
+    assert source.is_partly_purged()
+
+
+def restored(source: Source) -> dict[int, Row]:
+    """Every row that the archive gives back, over all plans."""
+    everything = restore.selection(chunks=[], column=None, low=None, high=None)
+    rows: dict[int, Row] = {}
+    for _, done in steps.restore_rows(source.services, source.spec, everything, plan_id=None, suffix="all"):
+        assert done.equal
+        schema, table = done.scratch
+        rows |= {r[0]: r for r in source.bench.sql(f"SELECT {COLUMNS} FROM `{schema}`.`{table}`")}
+    return rows

@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 import archive_source
 import pytest
 from archive_kit import RUN_AFTER
-from archive_source import COLUMNS, Row, Source, finish_worker, nth_call, start_worker
+from archive_source import Source, abandon, finish_worker, nth_call, purge_all, restored, start_worker, stop_midway
 from worker import Kill
 
 from dbops import guardrails
-from dbops.archive import codec, export, lake, ledger, manifest, purge, restore, steps
+from dbops.archive import codec, export, lake, ledger, manifest, purge, steps
 from dbops.mysql import read_server, read_table
 from lab import mysql
 
 pytestmark = pytest.mark.lab
 
-STEPS, LEDGER = "dbops.archive.steps", "dbops.archive.ledger:Ledger"
+ENDING, LEDGER = "dbops.archive.ending", "dbops.archive.ledger:Ledger"
 ELSEWHERE = "00000000-0000-0000-0000-000000000000"
 
 
@@ -42,42 +42,6 @@ both_servers = pytest.mark.parametrize(
 )
 
 
-def abandon(source: Source) -> None:
-    """Another run that gives the plan up and makes a new one."""
-    steps.make_plan(source.services, source.spec, RUN_AFTER, dry_run=False, abandon_open=True)
-
-
-def purge_all(source: Source, **limits: Any) -> purge.Outcome:
-    spec = source.spec.model_copy(update={"purge": source.spec.purge.model_copy(update=limits)})
-    _, outcome = steps.purge_group(source.services, spec, source.plan_id, (0, 99), confirm=spec.full_name)
-    return outcome
-
-
-def stop_midway(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verify, then purge a few batches and fail."""
-
-    def fail() -> None:
-        raise OSError("the machine is going down")
-
-    source.to("verify")
-    with monkeypatch.context() as patch:
-        patch.setattr(purge.Purger, "_adjacent", staticmethod(nth_call(4, fail, purge.Purger._adjacent)))
-        with pytest.raises(OSError, match="going down"):
-            purge_all(source, workers=1)
-    assert source.is_partly_purged()
-
-
-def restored(source: Source) -> dict[int, Row]:
-    """Every row that the archive gives back, over all plans."""
-    everything = restore.selection(chunks=[], column=None, low=None, high=None)
-    rows: dict[int, Row] = {}
-    for _, done in steps.restore_rows(source.services, source.spec, everything, plan_id=None, suffix="all"):
-        assert done.equal
-        schema, table = done.scratch
-        rows |= {r[0]: r for r in source.bench.sql(f"SELECT {COLUMNS} FROM `{schema}`.`{table}`")}
-    return rows
-
-
 # -- an abandon that dies --------------------------------------------------------------------------------------------------------
 
 
@@ -91,9 +55,9 @@ def test_an_abandon_killed_at_every_arrow_is_finished_by_the_next_run(
         "before the first change": Kill(f"{LEDGER}.begin_abandon", "before"),
         "fenced": Kill(f"{LEDGER}.begin_abandon", "after"),
         "files are out of the lake": Kill("dbops.archive.lake:drop_files", "after"),
-        "all is out of the lake": Kill(f"{STEPS}:_withdraw", "after"),
-        "objects are swept": Kill(f"{STEPS}:_sweep", "after"),
-        "the manifest is written": Kill(f"{STEPS}:_write_manifest", "after"),
+        "all is out of the lake": Kill(f"{ENDING}:withdraw", "after"),
+        "objects are swept": Kill(f"{ENDING}:sweep", "after"),
+        "the manifest is written": Kill(f"{ENDING}:write_manifest", "after"),
         "before the plan is closed": Kill(f"{LEDGER}.close_plan", "before"),
     }.items()):  # fmt: skip
         # Once begun, the next run goes on with it, whether or not it is asked to.
@@ -341,17 +305,26 @@ def test_a_new_writer_adopts_the_plan_when_it_is_named(source: Source) -> None:
 @pytest.mark.parametrize("source", [{"purge": {"approval": True}}], indirect=True)
 def test_an_approval_does_not_outlive_a_later_question_or_a_no(source: Source) -> None:
     source.to("verify")
-    digest = steps.ask_approval(source.services, source.plan_id)
-    steps.approve(source.services, source.plan_id, "Ada", digest)
-    assert steps.ask_approval(source.services, source.plan_id) == digest
+    digest, first = steps.ask_approval(source.services, source.plan_id)
+    steps.approve(source.services, source.plan_id, "Ada", digest, first)
+    again, second = steps.ask_approval(source.services, source.plan_id)
+    assert again == digest
     with pytest.raises(guardrails.Refused, match="needs an approval"):
         purge_all(source)
-    steps.approve(source.services, source.plan_id, "Ada", digest)
+    # The answer to the first question, written down once more by a task that was cleared.
+    with pytest.raises(guardrails.Refused, match="by Ada came too late"):
+        steps.approve(source.services, source.plan_id, "Ada", digest, first)
+    steps.approve(source.services, source.plan_id, "Ada", digest, second)
     steps.reject(source.services, source.plan_id)
+    for nonce in (first, second):
+        with pytest.raises(guardrails.Refused, match="came too late"):
+            steps.approve(source.services, source.plan_id, "Ada", digest, nonce)
     with pytest.raises(guardrails.Refused, match="needs an approval"):
         purge_all(source)
     assert source.live() == source.expected
-    steps.approve(source.services, source.plan_id, "Grace", digest)
+    digest, third = steps.ask_approval(source.services, source.plan_id)
+    for _ in range(2):  # repeating the same answer is harmless
+        steps.approve(source.services, source.plan_id, "Grace", digest, third)
     source.to("reconcile")
     source.assert_whole()
 

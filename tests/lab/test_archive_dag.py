@@ -262,6 +262,74 @@ def test_a_scheduled_run_purges_where_the_spec_allows_and_goes_on_after_a_failur
     assert any("preflight" in alert["Subject"] for alert in house.alerts())
 
 
+def test_a_loss_is_accepted_by_typing_the_plan_and_turns_one_run_red(house: House) -> None:
+    spec = house.table()
+    run = house.purge(spec)
+    assert run.state == "success", states(run)
+    ((plan_id,),) = house.bench.sql("SELECT plan_id FROM dbops_archive.archive_plan WHERE spec = %s", (spec,))
+    # As if the run had been killed before it closed the plan, and somebody had erased rows then.
+    house.bench.sql(
+        "UPDATE dbops_archive.archive_plan SET state = 'open', open_table = source_table, closed_at = NULL WHERE plan_id = %s",
+        (plan_id,),
+    )
+    house.bench.trino(f'DELETE FROM lake."{house.bench.namespace}".t WHERE id < 20')
+    run = house.archive(spec, dry_run=False)
+    assert run.state == "failed"
+    assert states(run)["reconcile"] == "failed"
+    alert = house.only_task_alert()
+    assert "9 purged rows are missing" in alert
+    assert f"accept_loss: {plan_id}" in alert
+
+    run = house.archive(spec, dry_run=False, accept_loss="t-20260101-00000000")
+    assert run.state == "failed"
+    assert "no archive plan 't-20260101-00000000'" in house.only_task_alert()
+
+    run = house.archive(spec, dry_run=False, accept_loss=plan_id)
+    assert run.state == "failed"
+    assert states(run)["preflight"] == "failed"
+    assert "is done with a loss that was accepted: 9 purged rows are missing" in house.only_task_alert()
+    report = house.reports(spec)[0]
+    assert report.verdict == "FAILED"
+    assert "Lost rows by chunk" in Store.open().report_html(report.report_id)
+
+    house.bench.sql("INSERT INTO t VALUES (2, '2026-01-15', 'new'), (4, '2026-01-15', 'new')")
+    run = house.purge(spec)
+    assert run.state == "success", states(run)
+    assert (house.left(), house.in_lake()) == (ROWS - COLD, COLD - 9 + 2)
+    assert house.alerts() == []
+
+
+def test_a_plan_is_given_up_although_its_table_is_gone(house: House) -> None:
+    spec = house.table()
+    run = house.archive(spec, dry_run=False)
+    assert run.state == "success", states(run)
+    assert house.in_lake() == COLD
+    house.bench.sql("DROP TABLE t")
+    run = house.archive(spec, dry_run=False, abandon_open_plan=True)
+    assert run.state == "failed"
+    assert "[table]" in house.only_task_alert()
+    assert house.in_lake() == 0
+    assert house.bench.sql("SELECT state FROM dbops_archive.archive_plan WHERE spec = %s", (spec,)) == (("abandoned",),)
+
+
+def test_an_abandon_that_fails_says_what_state_it_left(house: House) -> None:
+    spec = house.table()
+    run = house.archive(spec, dry_run=False)
+    assert run.state == "success", states(run)
+    table = f'lake."{house.bench.namespace}".t'
+    house.bench.trino(f"INSERT INTO {table} SELECT * FROM {table} WHERE id < 20")
+    house.bench.trino(f'UPDATE {table} SET "_archive_batch" = 99 WHERE id = 3')
+    house.bench.trino(f'UPDATE {table} SET "_archive_chunk" = 99 WHERE id = 5')
+    run = house.archive(spec, dry_run=False, abandon_open_plan=True)
+    assert run.state == "failed"
+    assert states(run)["preflight"] == "failed"
+    alert = house.only_task_alert()
+    assert "stays `abandoning`" in alert
+    assert "No row was deleted from MySQL" in alert
+    assert "Nothing was written" not in alert
+    assert house.left() == ROWS
+
+
 # -- approval -----------------------------------------------------------------------------------------------------------------------
 
 

@@ -105,7 +105,7 @@ CHAINS: dict[str, list[tuple[str, Kill, Callable[[Source], bool]]]] = {
             "all is purged but one changed batch, no event", Kill(f"{LEDGER}.note", "before"),
             lambda s: s.plans() == ["open"] and s.batches().get("changed") == 1 and s.batches()["done"] > 20,
         ),
-        ("changed rows have left the lake", Kill("dbops.archive.steps:_withdraw", "after"), lambda s: s.plans() == ["open"]),
+        ("changed rows have left the lake", Kill("dbops.archive.ending:withdraw", "after"), lambda s: s.plans() == ["open"]),
         ("before the plan is closed", Kill(f"{LEDGER}.close_plan", "before"), lambda s: s.plans() == ["open"]),
         ("after the plan is closed", Kill(f"{LEDGER}.close_plan", "after"), lambda s: s.plans() == ["done"]),
     ],

@@ -269,10 +269,19 @@ def _arrow(
     columns = []
     for c in codecs:
         if c.is_long:
-            columns.append(c.decode_long(next(payloads)))
+            values = next(payloads)
+            try:
+                columns.append(c.decode_long(values))
+            except pa.ArrowInvalid as error:
+                raise _not_utf8(c, page, values) from error
         else:
             wire = next(wires)
-            columns.append(c.decode(wire.chunk(0) if wire.num_chunks == 1 else wire.combine_chunks()))
+            column = c.decode(wire.chunk(0) if wire.num_chunks == 1 else wire.combine_chunks())
+            try:
+                column.validate(full=c.form == "hex_text")
+            except pa.ArrowInvalid as error:
+                raise _not_utf8(c, page, column.cast(pa.binary()).to_pylist()) from error
+            columns.append(column)
     rows = len(page.texts)
     for name, kind in ARCHIVE_COLUMNS.items():
         to = codec.arrow_type(kind)
@@ -280,6 +289,23 @@ def _arrow(
             pa.array(batch_numbers, to) if name == BATCH_COLUMN else pa.repeat(pa.scalar(constants[name], to), rows)
         )
     return pa.RecordBatch.from_arrays(columns, schema=lake_schema(codecs))
+
+
+def _not_utf8(c: codec.Codec, page: _Page, values: Sequence[bytes | None]) -> ExportError:
+    """MySQL 5.7 stores such bytes in columns of utf8 and utf8mb4 (half a surrogate pair, for example); Parquet and Iceberg do not."""
+    at = next(i for i, value in enumerate(values) if value is not None and not _is_utf8(value))
+    return ExportError(
+        f"row {page.key(at)}: column {c.name} holds bytes that are not UTF-8, although its character set says so; correct the row, or"
+        f" archive the column as bytes: lossy_text_as_binary: [{c.name}], and run once with abandon_open_plan: true"
+    )
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Splitter:

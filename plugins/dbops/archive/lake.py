@@ -23,8 +23,13 @@ Change = Literal["same", "add", "widen", "incompatible"]
 _WIDER = {("int32", "int64"), ("float32", "float64")}
 
 
+_NO_RETRIES = {
+    # PyIceberg would repeat a commit that came too late on the head that overtook it. Whoever lost the commit lock must fail instead.
+    "commit.retry.num-retries": "0",
+}
 _PROPERTIES = {
     "format-version": "2",
+    **_NO_RETRIES,
     # The default keeps 16 characters of a bound, which are the same for many plans: every verification would read old files.
     f"write.metadata.metrics.column.{PLAN_COLUMN}": "full",
 }
@@ -32,6 +37,17 @@ _PROPERTIES = {
 
 class LakeError(RuntimeError):
     """The lake is not in the state that a step needs; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class HeldFile:
+    """A data file of the current snapshot that may hold rows of a plan, with its size and its delete files (URI, size)."""
+
+    uri: str
+    file_bytes: int
+    alone: bool
+    """Whether it certainly holds rows of no other plan."""
+    deletes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +153,18 @@ def ensure_table(
                 update.add_column((c.name,), c.iceberg_type)  # a tuple: text is split at dots
             elif compare(present[c.name], c.arrow) == "widen":
                 update.update_column((c.name,), c.iceberg_type)
+    forbid_retries(table)
     return table.refresh()
+
+
+def forbid_retries(table: IcebergTable) -> None:
+    """Let every commit to the table fail that was prepared on a snapshot which is no longer the current one; safe to repeat.
+
+    `table` may be at a newer snapshot afterwards.
+    """
+    if any(table.properties.get(name) != value for name, value in _NO_RETRIES.items()):
+        with table.transaction() as change:
+            change.set_properties(_NO_RETRIES)
 
 
 def data_uri(table: IcebergTable) -> str:
@@ -149,7 +176,9 @@ def publish(table: IcebergTable, files: Sequence[File], properties: dict[str, st
     """Make the files part of the table, at most FILES_PER_COMMIT in one commit; yields (files, snapshot id) after each commit.
 
     A file that the current snapshot holds already is not added again: that is how a publish resumes whose answer was lost.
-    Callers hold the table's commit lock, because not every catalog rejects a concurrent commit.
+    Callers hold the table's commit lock, because not every catalog rejects a concurrent commit. A caller that lost it without knowing
+    gets CommitFailedException as soon as somebody else has committed since `table` was loaded, or since the last yield; that holds for
+    a table that went through :func:`forbid_retries` before.
     """
     present = referenced(table)
     done = [f for f in files if f.uri in present]
@@ -175,6 +204,59 @@ def referenced(table: IcebergTable, plan_id: str | None = None) -> set[str]:
         return set()
     row_filter = EqualTo(term=PLAN_COLUMN, value=plan_id) if plan_id else AlwaysTrue()
     return {task.file.file_path for task in table.scan(row_filter=row_filter).plan_files()}
+
+
+def held(table: IcebergTable, plan_id: str) -> list[HeldFile]:
+    """The data files of the current snapshot that may hold rows of a plan, by the files' column bounds."""
+    from pyiceberg.expressions import EqualTo
+
+    if table.current_snapshot() is None:
+        return []
+    tasks = table.scan(row_filter=EqualTo(term=PLAN_COLUMN, value=plan_id)).plan_files()
+    return [
+        HeldFile(
+            uri=task.file.file_path,
+            file_bytes=task.file.file_size_in_bytes,
+            alone=_plan_bounds(table, task.file) == (plan_id, plan_id),
+            deletes=tuple((d.file_path, d.file_size_in_bytes) for d in task.delete_files),
+        )
+        for task in tasks
+    ]
+
+
+def plan_ids(table: IcebergTable) -> set[str]:
+    """Plans of which the current snapshot has rows, as far as the files' column bounds tell; no data is read.
+
+    A file that somebody rewrote may hold more plans than its two bounds, and a bound may be cut short: callers look for whole names.
+    """
+    if table.current_snapshot() is None:
+        return set()
+    bounds = (_plan_bounds(table, task.file) for task in table.scan().plan_files())
+    return {bound for pair in bounds for bound in pair if bound is not None}
+
+
+def _plan_bounds(table: IcebergTable, file: Any) -> tuple[str | None, str | None]:
+    number = table.schema().find_field(PLAN_COLUMN).field_id
+    low, high = (bounds.get(number) if bounds else None for bounds in (file.lower_bounds, file.upper_bounds))
+    return (low and low.decode("utf-8", "replace")), (high and high.decode("utf-8", "replace"))
+
+
+def fence(table: IcebergTable, properties: dict[str, str]) -> None:
+    """Commit a snapshot that changes nothing: a commit that somebody prepared on the one before it fails from here on."""
+    forbid_retries(table)
+    with table.transaction() as change, change.update_snapshot(snapshot_properties=properties).fast_append():
+        pass
+    table.refresh()
+
+
+def load(catalog: Catalog, identifier: Sequence[str]) -> IcebergTable | None:
+    """The table of that (namespace, name), or None when the catalog has none."""
+    from pyiceberg.exceptions import NoSuchTableError
+
+    try:
+        return catalog.load_table(tuple(identifier))
+    except NoSuchTableError:
+        return None
 
 
 def drop_files(table: IcebergTable, uris: set[str], properties: dict[str, str]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -190,9 +190,7 @@ class Ledger:
         """Hold a server-wide lock of that name (GET_LOCK) for the block; yields False when another session holds it."""
         import MySQLdb
 
-        lock = f"{SCHEMA}:{name}"
-        if len(lock) > _LOCK_NAME_CHARS:
-            lock = f"{SCHEMA}:{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+        lock = lock_name(name)
         got = mysql.scalar(self.conn, "SELECT GET_LOCK(%s, %s)", (lock, wait_s)) == 1
         try:
             yield got
@@ -251,14 +249,35 @@ class Ledger:
             )
         return _plan(found[0])
 
-    def closed_plans(self, spec: str) -> list[Plan]:
-        """Plans of a spec that are closed and deleted rows, oldest first: what a restore can give back.
-
-        An abandoned plan is among them when some of its batches were purged before it was given up.
-        """
+    def newest_plan(self, source_table: str) -> Plan | None:
+        """The open plan of a table, else the one that was made last, else None."""
         found = mysql.rows(
             self.conn,
-            f"SELECT * FROM {SCHEMA}.archive_plan AS p WHERE spec = %s AND state IN ('done', 'abandoned') AND EXISTS"
+            f"SELECT * FROM {SCHEMA}.archive_plan WHERE source_table = %s"
+            " ORDER BY open_table IS NULL, created_at DESC, plan_id LIMIT 1",
+            (source_table,),
+        )
+        return _plan(found[0]) if found else None
+
+    def open_plans(self, spec: str) -> list[Plan]:
+        """Plans of a spec that are not closed: more than one only after the spec was changed to another table."""
+        found = mysql.rows(
+            self.conn, f"SELECT * FROM {SCHEMA}.archive_plan WHERE spec = %s AND open_table IS NOT NULL", (spec,)
+        )
+        return [_plan(row) for row in found]
+
+    def known_plans(self, plan_ids: Collection[str]) -> set[str]:
+        """Those of the names that the ledger has."""
+        if not plan_ids:
+            return set()
+        statement = f"SELECT plan_id FROM {SCHEMA}.archive_plan WHERE plan_id IN %s"
+        return {row["plan_id"] for row in mysql.rows(self.conn, statement, (sorted(plan_ids),))}
+
+    def plans_with_deleted(self, spec: str) -> list[Plan]:
+        """Plans of a spec that deleted rows, in whatever state, oldest first: what a restore can give back."""
+        found = mysql.rows(
+            self.conn,
+            f"SELECT * FROM {SCHEMA}.archive_plan AS p WHERE spec = %s AND EXISTS"
             f" (SELECT 1 FROM {SCHEMA}.archive_batch AS b WHERE b.plan_id = p.plan_id AND b.state = 'done') ORDER BY created_at",
             (spec,),
         )
@@ -288,31 +307,36 @@ class Ledger:
 
     @retry_conflicts
     def adopt(self, plan_id: str, server_uuid: str) -> None:
-        """Let another server continue an open plan, after a person said that it took over from the one that made it."""
+        """Let another server go on where the one that made the plan ended, after a person said that it took over."""
         with self.transaction() as cursor:
             cursor.execute(
-                f"UPDATE {SCHEMA}.archive_plan SET server_uuid = %s WHERE plan_id = %s AND state <> 'done'",
+                f"UPDATE {SCHEMA}.archive_plan SET server_uuid = %s WHERE plan_id = %s",
                 (server_uuid, plan_id),
             )
 
     @retry_conflicts
-    def withdraw_approval(self, plan_id: str) -> None:
-        """Forget an approval: whoever asks again, or is told no, must not find an older yes."""
+    def withdraw_approval(self, plan_id: str, nonce: str | None = None) -> None:
+        """Forget an approval: whoever asks again, or is told no, must not find an older yes.
+
+        From now on only an answer to the question `nonce` counts, and none at all without one.
+        """
         with self.transaction() as cursor:
             cursor.execute(
-                f"UPDATE {SCHEMA}.archive_plan SET approved_by = NULL, approved_digest = NULL, approved_at = NULL"
-                " WHERE plan_id = %s",
-                (plan_id,),
+                f"UPDATE {SCHEMA}.archive_plan SET approved_by = NULL, approved_digest = NULL, approved_at = NULL,"
+                " approval_nonce = %s WHERE plan_id = %s",
+                (nonce, plan_id),
             )
 
     @retry_conflicts
-    def approve(self, plan_id: str, by: str, digest: str) -> None:
-        """Record who approved which verified checksums."""
+    def approve(self, plan_id: str, by: str, digest: str, nonce: str) -> bool:
+        """Record who approved which verified checksums; False when `nonce` is not the question that was asked last."""
         with self.transaction() as cursor:
-            cursor.execute(
-                f"UPDATE {SCHEMA}.archive_plan SET approved_by = %s, approved_digest = %s, approved_at = %s WHERE plan_id = %s",
-                (by, digest, utcnow(), plan_id),
+            updated = cursor.execute(
+                f"UPDATE {SCHEMA}.archive_plan SET approved_by = %s, approved_digest = %s, approved_at = %s"
+                " WHERE plan_id = %s AND approval_nonce = %s",
+                (by, digest, utcnow(), plan_id, nonce),
             )
+        return bool(updated)
 
     # -- chunks --------------------------------------------------------------------------------------------------------------
 
@@ -516,9 +540,14 @@ class Ledger:
         )
         return {row.pop("state"): {k: int(v) for k, v in row.items()} for row in found}
 
-    def done_checksum(self, plan_id: str, chunk_nos: Sequence[int] = ()) -> Checksum:
-        """The same for several chunks together (all when none is named): what a restore must reproduce."""
-        return total(c for n, c in self.done_checksums(plan_id).items() if not chunk_nos or n in chunk_nos)
+    def done_batches(self, plan_id: str) -> list[Batch]:
+        """Batches whose rows were deleted, in order."""
+        found = mysql.rows(
+            self.conn,
+            f"SELECT * FROM {SCHEMA}.archive_batch WHERE plan_id = %s AND state = 'done' ORDER BY chunk_no, batch_no",
+            (plan_id,),
+        )
+        return [_batch(row) for row in found]
 
     def done_checksums(self, plan_id: str) -> dict[int, Checksum]:
         """Per chunk, Trino's checksum of the rows that were deleted."""
@@ -585,6 +614,12 @@ class Ledger:
         return digest.hexdigest()
 
 
+def lock_name(name: str) -> str:
+    """What MySQL calls the lock of :meth:`Ledger.exclusive`, for SELECT IS_USED_LOCK()."""
+    lock = f"{SCHEMA}:{name}"
+    return lock if len(lock) <= _LOCK_NAME_CHARS else f"{SCHEMA}:{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+
+
 def assert_open(cursor: Any, plan_id: str) -> None:
     """Raise LedgerError unless the plan is open, and keep it so until the cursor's transaction ends.
 
@@ -599,7 +634,7 @@ def assert_open(cursor: Any, plan_id: str) -> None:
 
 
 def joined(batches: Sequence[Batch]) -> Checksum:
-    """Trino's checksum of adjacent batches together."""
+    """Trino's checksum of several batches together: what purge and restore must find."""
     return total(b.lake for b in batches if b.lake is not None)
 
 

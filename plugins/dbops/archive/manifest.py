@@ -27,8 +27,13 @@ def uri(warehouse: str, plan: Plan) -> str:
     return f"{warehouse.rstrip('/')}/_dbops/manifests/{namespace}.{table}/{plan.plan_id}.json"
 
 
-def document(plan: Plan, files: Sequence[File], chunks: Mapping[int, Checksum], closed_at: str) -> dict[str, Any]:
-    """The manifest as JSON-compatible data. `chunks` are the checksums of the deleted rows; closed_at is ISO 8601, UTC."""
+def document(
+    plan: Plan, files: Sequence[File], chunks: Mapping[int, Checksum], closed_at: str, *, lost: str = ""
+) -> dict[str, Any]:
+    """The manifest as JSON-compatible data.
+
+    `chunks` are the checksums of the deleted rows; closed_at is ISO 8601, UTC; `lost` says which of the rows are no longer in the lake.
+    """
     described = asdict(plan)
     for name in ("cutoff", "created_at"):
         described[name] = described[name].isoformat()
@@ -37,6 +42,7 @@ def document(plan: Plan, files: Sequence[File], chunks: Mapping[int, Checksum], 
         "plan": {name: value for name, value in described.items() if name != "state"},
         "closed_at": closed_at,
         "files": [asdict(f) for f in files],
+        **({"lost": lost} if lost else {}),
         "deleted_rows": {str(number): _figures(found) for number, found in sorted(chunks.items())},
         "checksum_statement": checksum.trino_statement(
             plan.lake,

@@ -13,8 +13,10 @@ from dbops.operators import UNTOUCHED, Stopped
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from dbops.archive.preflight import Refusal
+    from dbops.archive.services import Services
     from dbops.archive.spec import ArchiveSpec
-    from dbops.archive.steps import Planned, Services
+    from dbops.archive.steps import Planned
 
 APPROVE, REJECT = "Approve", "Reject"
 PURGE_ALLOW_EXTRA = "dbops_purge_allow"
@@ -72,7 +74,8 @@ def build_services(spec: ArchiveSpec, *, run: str) -> Services:
     from functools import partial
 
     from dbops import store
-    from dbops.archive import ledger, steps
+    from dbops.archive import ledger
+    from dbops.archive.services import Services
 
     def lag_source() -> Any:
         if spec.purge.lag_connection:
@@ -87,7 +90,7 @@ def build_services(spec: ArchiveSpec, *, run: str) -> Services:
             connections.mysql(connections.MYSQL_REPLICA) if connections.is_defined(connections.MYSQL_REPLICA) else None
         )
 
-    return steps.Services(
+    return Services(
         source=partial(connections.mysql, spec.connection),
         source_transactional=partial(connections.mysql, spec.connection, autocommit=False),
         reader=partial(connections.mysql, spec.read_connection or spec.connection, raw=True),
@@ -125,7 +128,7 @@ class ChooseSpecsOperator(_ArchiveOperator):
 
 
 class PreflightOperator(_ArchiveOperator):
-    """Refuse before anything is written; returns the spec's name."""
+    """Finish a plan that is being given up, then refuse what may not be archived before anything is written; returns the spec's name."""
 
     template_fields = ("spec",)
 
@@ -134,27 +137,61 @@ class PreflightOperator(_ArchiveOperator):
         self.spec = spec
 
     def execute(self, context: Context) -> str:
-        """Check services, definitions, settings and grants. Raises Stopped with every refusal, after reporting them."""
-        from dbops.archive import steps, summary
+        """Check services, definitions, settings and grants. Raises Stopped with every refusal, after reporting them.
 
-        spec = self.load(self.spec)
-        purging = not self.dry_run_of(context) and bool(self.confirmation(context, spec))
+        Raises Stopped as well when this run accepted a loss, after reporting it: it does nothing else.
+        """
+        from dbops.archive import steps
+
+        spec, dry_run = self.load(self.spec), self.dry_run_of(context)
+        purging = not dry_run and bool(self.confirmation(context, spec))
         with self.explained(spec, UNTOUCHED, "Run again when the cause is gone."):
             self.start_run(context, spec, spec.aws_connection)
             services = self.services(context, spec)
-            dry_run = self.dry_run_of(context)
-            # A dry run foresees what the purge would refuse.
-            refusals = steps.check(services, spec, purging=purging or (dry_run and spec.purge.allowed), dry_run=dry_run)
+            refusals = steps.check_services(services, spec, dry_run=dry_run)
             if purging:
                 guardrails.require_confirmation(self.confirmation(context, spec), spec.full_name)
+        if not refusals and not dry_run:
+            # Before the table is looked at: what is wrong with it, or that it is gone, must not keep a plan open.
+            self._settle(context, spec, services)
+        with self.explained(spec, UNTOUCHED, "Run again when the cause is gone."):
+            if not any(r.check == "source" for r in refusals):
+                # A dry run foresees what the purge would refuse.
+                refusals += steps.check_table(services, spec, purging=purging or (dry_run and spec.purge.allowed))
         if refusals:
-            common = self.fields(context, spec)
-            self.report(context, spec, summary.preflight_report(spec, refusals, None, common, dry_run=False))
-            raise Stopped(
-                f"{len(refusals)} refusals: " + " | ".join(map(str, refusals)),
-                happened=UNTOUCHED, safe_next="Apply the fixes that the report names, then run again.", target=spec.full_name,
-            )  # fmt: skip
+            self._report_refusals(context, spec, refusals)
         return spec.name
+
+    def _settle(self, context: Context, spec: ArchiveSpec, services: Services) -> None:
+        from dbops.archive import steps, summary
+
+        params = context["params"]
+        with self.explained(
+            spec, "No row was deleted from MySQL. A plan that was being given up stays `abandoning`, with its unpurged rows in MySQL.",
+            "Do what the message says, then run again: an abandon goes on where it ended.",
+        ):  # fmt: skip
+            loss = steps.settle_open_plan(
+                services, spec, abandon_open=bool(params["abandon_open_plan"]), adopt_server=params["adopt_server"],
+                accept_loss=params["accept_loss"],
+            )  # fmt: skip
+            if loss is None:
+                return
+            report = summary.loss_report(spec, loss, self.fields(context, spec))
+            self.report(context, spec, report)
+        raise Stopped(
+            "; ".join(report.reasons), happened=f"The plan is {loss.plan.state}; no row was deleted from MySQL.",
+            safe_next="Keep the report. Run again without accept_loss: the archive goes on.", target=spec.full_name,
+        )  # fmt: skip
+
+    def _report_refusals(self, context: Context, spec: ArchiveSpec, refusals: list[Refusal]) -> None:
+        from dbops.archive import summary
+
+        common = self.fields(context, spec)
+        self.report(context, spec, summary.preflight_report(spec, refusals, None, common, dry_run=False))
+        raise Stopped(
+            f"{len(refusals)} refusals: " + " | ".join(map(str, refusals)),
+            happened=UNTOUCHED, safe_next="Apply the fixes that the report names, then run again.", target=spec.full_name,
+        )  # fmt: skip
 
 
 class PlanOperator(_ArchiveOperator):
@@ -172,12 +209,17 @@ class PlanOperator(_ArchiveOperator):
 
         spec, dry_run = self.load(self.spec), self.dry_run_of(context)
         with self.explained(
-            spec, "No row was exported or deleted; a plan is stored whole or not at all.", "Run again."
-        ):
+            spec, "No row was exported, or deleted from MySQL, by this step; a plan is stored whole or not at all. One that another run"
+            " was giving up is taken out of the lake first, and stays `abandoning` when that failed.", "Run again.",
+        ):  # fmt: skip
+            # What is to be abandoned is abandoned by the preflight: a repeat of this task must not give up the plan that it made.
             planned = steps.make_plan(
-                self.services(context, spec), spec, _run_date(context), dry_run=dry_run,
-                abandon_open=bool(context["params"]["abandon_open_plan"]), adopt_server=context["params"]["adopt_server"],
-            )  # fmt: skip
+                self.services(context, spec),
+                spec,
+                _run_date(context),
+                dry_run=dry_run,
+                adopt_server=context["params"]["adopt_server"],
+            )
         self.log.info("%s rows in %s chunks meet: %s", planned.rows, planned.chunks, planned.predicate)
         for note in planned.notes:
             self.log.info("%s", note)
@@ -309,8 +351,8 @@ class ListApprovalsOperator(_ArchiveOperator):
             spec = self.load(ref["spec"])
             if ref["plan_id"] is None or not spec.purge.approval or not self.confirmation(context, spec):
                 continue
-            digest = steps.ask_approval(self.services(context, spec), ref["plan_id"])
-            asked.append({"spec": spec.name, "plan_id": ref["plan_id"], "digest": digest})
+            digest, nonce = steps.ask_approval(self.services(context, spec), ref["plan_id"])
+            asked.append({"spec": spec.name, "plan_id": ref["plan_id"], "digest": digest, "nonce": nonce})
             requests.append(
                 {
                     "subject": f"Purge {spec.full_name}?",
@@ -343,7 +385,8 @@ class RecordApprovalsOperator(_ArchiveOperator):
             spec = self.load(asked["spec"])
             with self.explained(spec, UNTOUCHED, "Run again and approve the new digest."):
                 if chosen == [APPROVE]:
-                    steps.approve(self.services(context, spec), asked["plan_id"], by, asked["digest"])
+                    services = self.services(context, spec)
+                    steps.approve(services, asked["plan_id"], by, asked["digest"], asked["nonce"])
                 else:
                     steps.reject(self.services(context, spec), asked["plan_id"])
 

@@ -7,6 +7,7 @@ the fix.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,9 @@ from dbops.sql import ident
 if TYPE_CHECKING:
     from MySQLdb.connections import Connection
 
-# Character sets whose every code point utf8mb4 holds, so no row needs to be tried.
-_UNICODE = {"utf8mb4", "utf8", "utf8mb3", "ascii", "ucs2", "utf16", "utf16le", "utf32"}
+# Character sets whose every stored value utf8mb4 holds, so no row needs to be tried. The wide ones are not among them: they can hold half
+# of a surrogate pair, where a conversion to utf8mb4 ends without an error.
+_UNICODE = {"utf8mb4", "utf8", "utf8mb3", "ascii"}
 _INNODB_WRITE_PROBE = "EXPLAIN DELETE FROM {table} WHERE FALSE"
 
 
@@ -72,7 +74,7 @@ def check_table(conn: Connection, spec: ArchiveSpec, *, purging: bool) -> list[R
         *_check_storage(table),
         *_check_columns(table, spec),
         *_check_cold(table, spec),
-        *_check_children(conn, table, children),
+        *_check_children(conn, table, children, spec),
         *_check_triggers(conn, table),
     ]
     if server.log_bin and server.binlog_format != "ROW":
@@ -91,6 +93,8 @@ def check_table(conn: Connection, spec: ArchiveSpec, *, purging: bool) -> list[R
                 )
             )
         refusals += _check_delete_grant(conn, table, spec)
+        if spec.referenced_rows == "skip":
+            refusals += _check_child_locks(conn, children)
     return refusals
 
 
@@ -162,7 +166,9 @@ def _check_cold(table: Table, spec: ArchiveSpec) -> Iterable[Refusal]:
         )  # fmt: skip
 
 
-def _check_children(conn: Connection, table: Table, children: Sequence[ForeignKey]) -> Iterable[Refusal]:
+def _check_children(
+    conn: Connection, table: Table, children: Sequence[ForeignKey], spec: ArchiveSpec
+) -> Iterable[Refusal]:
     try:
         hidden = mysql.hidden_foreign_keys(conn, table.schema, table.name)
     except mysql.MySqlFactError as error:
@@ -184,6 +190,18 @@ def _check_children(conn: Connection, table: Table, children: Sequence[ForeignKe
                 f"archive {child.child_table} first and change the key to ON DELETE RESTRICT",
                 ", ".join(child.parent_columns),
             )
+        if spec.referenced_rows == "skip" and _is_same(table, child):
+            yield Refusal(
+                "self_reference",
+                f"foreign key {child.name} points at the table itself: MySQL cannot look for child rows in the table that it deletes from",
+                "referenced_rows: refuse, with a `where` that leaves the rows to which others point",
+                ", ".join(child.child_columns),
+            )
+
+
+def _is_same(table: Table, child: ForeignKey) -> bool:
+    # Without case, because some servers store names in lower case.
+    return (child.child_schema.lower(), child.child_table.lower()) == (table.schema.lower(), table.name.lower())
 
 
 def _check_triggers(conn: Connection, table: Table) -> Iterable[Refusal]:
@@ -211,6 +229,20 @@ def _check_delete_grant(conn: Connection, table: Table, spec: ArchiveSpec) -> It
             "grant", f"the user of {spec.connection!r} may not delete from {table.full_name}: {error.args[-1]}",
             f"GRANT SELECT, DELETE ON {ident((table.schema, table.name))} TO that user",
         )  # fmt: skip
+
+
+def _check_child_locks(conn: Connection, children: Sequence[ForeignKey]) -> Iterable[Refusal]:
+    import MySQLdb
+
+    for name in sorted({(child.child_schema, child.child_table) for child in children}):
+        try:
+            with conn.cursor() as cursor:
+                cursor.execute(f"SELECT 1 FROM {ident(name)} WHERE FALSE LOCK IN SHARE MODE")
+        except MySQLdb.Error as error:
+            yield Refusal(
+                "grant", f"the purge must lock the rows of {'.'.join(name)} that it looks at, and may not: {error.args[-1]}",
+                f"GRANT SELECT, LOCK TABLES ON {ident(name[0])}.* TO that user",
+            )  # fmt: skip
 
 
 def check_services(probes: Sequence[tuple[str, str, Callable[[], Any]]]) -> list[Refusal]:
@@ -264,6 +296,19 @@ def referenced(table: Table, child: ForeignKey) -> str:
     pairs = zip(child.child_columns, child.parent_columns, strict=True)
     join = " AND ".join(f"child_row.{ident(c)} = {ident((*parent, p))}" for c, p in pairs)
     return f"EXISTS (SELECT 1 FROM {ident((child.child_schema, child.child_table))} AS child_row WHERE {join})"
+
+
+_NAME = r"`(?:[^`]|``)+`"
+_PAIR = rf"child_row\.{_NAME} = {_NAME}\.{_NAME}\.{_NAME}"
+_REFERENCED = re.compile(rf"(EXISTS \(SELECT 1 FROM {_NAME}\.{_NAME} AS child_row WHERE {_PAIR}(?: AND {_PAIR})*)\)")
+
+
+def locking(predicate: str) -> str:
+    """A plan's predicate whose subqueries (those of :func:`referenced`) read the current child rows and lock them until the commit.
+
+    A plain subquery reads the transaction's snapshot even inside a locking read, while a DELETE reads what is there now.
+    """
+    return _REFERENCED.sub(r"\1 LOCK IN SHARE MODE)", predicate)
 
 
 def _zero_date(column: Column) -> RowCheck:

@@ -1,9 +1,9 @@
 """Purge: delete proven batches, each in the transaction that proves it once more under lock.
 
 One transaction: lock the ledger rows of the batches, checksum their key range and predicate with FOR UPDATE, compare with what Trino
-read, DELETE the same rows, compare the number deleted, write the audit, COMMIT. Anything unexpected rolls all of it back. So a crash
-before the COMMIT leaves rows and audit as they were, a crash after it leaves neither row nor doubt, and where the answer to the COMMIT
-is lost the ledger, which committed with the DELETE, decides.
+read, DELETE the same rows, compare the number deleted, look once more what else the DELETE reached, write the audit, COMMIT. Anything
+unexpected rolls all of it back. So a crash before the COMMIT leaves rows and audit as they were, a crash after it leaves neither row
+nor doubt, and where the answer to the COMMIT is lost the ledger, which committed with the DELETE, decides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dbops import mysql, sql
-from dbops.archive import checksum, codec
+from dbops.archive import checksum, codec, preflight
 from dbops.archive.checksum import Checksum
 from dbops.archive.keys import RowKey
 from dbops.archive.ledger import SCHEMA, Batch, Ledger, Plan, assert_open, joined, utcnow
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Lock wait timeout and deadlock: nothing was changed, the batch may be tried again.
 _RETRYABLE = {1205, 1213}
+# A row of a RESTRICT child points at a row (the second code: at one whose child this user may not see).
+_REFERENCED = {1451, 1217}
 _TRIES = 3
 
 
@@ -35,6 +37,10 @@ class PurgeStopped(RuntimeError):
 
 class _Taken(Exception):
     """Another run has purged or judged some of the batches since they were listed."""
+
+
+class _Referenced(Exception):
+    """A child row points at a row of the batch; the message is MySQL's."""
 
 
 @dataclass
@@ -190,9 +196,12 @@ class Purger:
         return group
 
     def _single(self, conn: Connection, batch: Batch, pace: Pace, outcome: Outcome) -> None:
-        if self._try_group(conn, [batch], pace, outcome):
-            return
-        reason = self._difference(conn, batch)
+        try:
+            if self._try_group(conn, [batch], pace, outcome):
+                return
+            reason = self._difference(conn, batch)
+        except _Referenced as error:
+            reason = f"a child row points at it: {error}"
         if reason is None:
             outcome.busy.append((batch.chunk_no, batch.batch_no))
             return
@@ -212,7 +221,10 @@ class Purger:
         )
 
     def _try_group(self, conn: Connection, group: Sequence[Batch], pace: Pace, outcome: Outcome) -> bool:
-        """Prove and delete these batches in one transaction; False when they do not match or stay locked (all rolled back)."""
+        """Prove and delete these batches in one transaction; False when they do not match or stay locked (all rolled back).
+
+        Raises _Referenced when a child row keeps a batch that is tried alone.
+        """
         import MySQLdb
 
         for attempt in range(_TRIES):
@@ -227,6 +239,13 @@ class Purger:
                     return False
                 self.before_transaction()
                 continue
+            except MySQLdb.IntegrityError as error:
+                conn.rollback()
+                if error.args[0] not in _REFERENCED:
+                    raise
+                if len(group) == 1:
+                    raise _Referenced(error.args[-1]) from error
+                return False
             except BaseException:
                 _rollback_quietly(conn)
                 raise
@@ -265,6 +284,7 @@ class Purger:
             if deleted != expected.n:
                 conn.rollback()
                 return False
+            self._assert_no_effects(cursor)
             updated = cursor.execute(
                 f"UPDATE {SCHEMA}.archive_batch SET state = 'done', deleted_rows = source_n, deleted_at = %s, deleted_by = %s"
                 " WHERE plan_id = %s AND chunk_no = %s AND batch_no BETWEEN %s AND %s AND state = 'verified'",
@@ -285,24 +305,34 @@ class Purger:
     def _assert_definition(self, cursor: Any) -> None:
         """A column added after the export is not in the archive; a trigger or cascading key reaches rows that nobody looked at.
 
-        The first statement takes the metadata lock, which keeps the table as the second one finds it.
+        The first statement takes the metadata lock, which keeps columns and triggers as the second one finds them. It does not keep the
+        keys: MySQL 5.7 adds a foreign key of a child without a lock on its parent. Hence the same question after the DELETE.
         """
         cursor.execute(f"SELECT 1 FROM {sql.ident(self.plan.source)} LIMIT 0")
-        present, effects = mysql.delete_effects(cursor, self.server, *self.plan.source)
+        present = self._assert_no_effects(cursor)
         planned = [c.name for c in self.plan.codecs]
         if present != planned:
             raise PurgeStopped(
                 f"{self.plan.source_table} has columns {present}, the plan archived {planned}: abandon the plan and start again"
             )
+
+    def _assert_no_effects(self, cursor: Any) -> list[str]:
+        """The columns of the source. Raises PurgeStopped when a DELETE sets off more than the end of its own rows."""
+        columns, effects = mysql.delete_effects(cursor, self.server, *self.plan.source)
         if effects:
             raise PurgeStopped(
                 f"a DELETE on {self.plan.source_table} would also set off {', '.join(effects)}, which came after the preflight: remove it,"
                 " then run again"
             )
+        return columns
 
     def _checksum_sql(self, group: Sequence[Batch], *, lock: bool) -> str:
+        where = self._where(group)
         return checksum.mysql_statement(
-            self.plan.source, codec.mysql_row_text(self.plan.codecs), self._where(group), lock=lock
+            self.plan.source,
+            codec.mysql_row_text(self.plan.codecs),
+            preflight.locking(where) if lock else where,
+            lock=lock,
         )
 
     def _where(self, group: Sequence[Batch]) -> str:

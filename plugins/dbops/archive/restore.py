@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from dbops import mysql, sql
 from dbops.archive import checksum, codec, verify
 from dbops.archive.checksum import Checksum
-from dbops.archive.export import CHUNK_COLUMN, PLAN_COLUMN
-from dbops.archive.ledger import Plan
+from dbops.archive.export import BATCH_COLUMN, CHUNK_COLUMN, PLAN_COLUMN
+from dbops.archive.ledger import Batch, Plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table as IcebergTable
     from trino.dbapi import Connection as TrinoConnection
 
+MARK = "dbops restore of "
+"""How the comment of every scratch table begins: a table without it is somebody else's."""
 INSERT_ROWS = 2_000
+_NAME_CHARS = 64  # of MySQL's identifiers
 MAX_LISTED_CONFLICTS = 20
 _COMPARABLE = {"int32", "int64", "date32", "timestamp", "timestamptz"}
 
@@ -70,8 +73,13 @@ def selection(*, chunks: Sequence[int], column: str | None, low: str | None, hig
     return Selection(tuple(chunks), column, low, high)
 
 
-def scratch_ddl(create_table: str, scratch: Sequence[str]) -> str:
-    """CREATE TABLE of the scratch table: the source's as it was, under another name, without foreign keys.
+def scratch_name(table: str, tail: str) -> str:
+    """Name of a scratch table. The tail tells tables apart, so it is the source's name that is cut when both are too long."""
+    return table[: _NAME_CHARS - len(tail)] + tail
+
+
+def scratch_ddl(create_table: str, scratch: Sequence[str], plan_id: str) -> str:
+    """CREATE TABLE of the scratch table: the source's as it was, under another name and comment, without foreign keys.
 
     SHOW CREATE TABLE writes one definition a line, which is what makes this safe to do by line.
     """
@@ -80,11 +88,31 @@ def scratch_ddl(create_table: str, scratch: Sequence[str]) -> str:
         raise RestoreError(f"stored CREATE TABLE begins with {head[:80]!r}; expected CREATE TABLE `name` (")
     end = next(i for i, line in enumerate(lines) if line.startswith(")"))
     body = [line.rstrip(",") for line in lines[:end] if not re.match(r"\s*CONSTRAINT `.*` FOREIGN KEY ", line)]
-    return f"CREATE TABLE {sql.ident(scratch)} (\n" + ",\n".join(body) + "\n" + "\n".join(lines[end:])
+    options = [
+        f"{lines[end]} COMMENT={sql.lit(MARK + plan_id)}",
+        *lines[end + 1 :],
+    ]  # of two comments the last one counts
+    return f"CREATE TABLE {sql.ident(scratch)} (\n" + ",\n".join(body) + "\n" + "\n".join(options)
 
 
-def conditions(plan: Plan, selection: Selection) -> tuple[str, BooleanExpression]:
-    """The selection as a Trino condition and as a PyIceberg expression. Raises RestoreError for what cannot be compared exactly."""
+def batch_ranges(batches: Sequence[Batch]) -> list[tuple[int, int, int]]:
+    """(chunk, first batch, last batch) of the gapless runs among these batches, which are in order."""
+    ranges: list[tuple[int, int, int]] = []
+    for batch in batches:
+        if ranges and ranges[-1][0] == batch.chunk_no and ranges[-1][2] + 1 == batch.batch_no:
+            ranges[-1] = (*ranges[-1][:2], batch.batch_no)
+        else:
+            ranges.append((batch.chunk_no, batch.batch_no, batch.batch_no))
+    return ranges
+
+
+def conditions(
+    plan: Plan, selection: Selection, only: Sequence[tuple[int, int, int]] | None = None
+) -> tuple[str, BooleanExpression]:
+    """The selection as a Trino condition and as a PyIceberg expression, restricted to the batches of `only` (of batch_ranges).
+
+    Raises RestoreError for what cannot be compared exactly.
+    """
     from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, In, LessThan
 
     texts = [f'"{PLAN_COLUMN}" = {sql.lit_trino(plan.plan_id)}']
@@ -92,6 +120,10 @@ def conditions(plan: Plan, selection: Selection) -> tuple[str, BooleanExpression
     if selection.chunks:
         texts.append(f'"{CHUNK_COLUMN}" IN ({", ".join(map(str, selection.chunks))})')
         terms.append(In(term=CHUNK_COLUMN, literals=set(selection.chunks)))
+    if only is not None:
+        text, expression = _within(only)
+        texts.append(text)
+        terms.append(expression)
     if selection.column:
         column = next((c for c in plan.codecs if c.name.lower() == selection.column.lower()), None)
         if column is None or not (column.arrow in _COMPARABLE or column.arrow.startswith("decimal(")):
@@ -106,6 +138,23 @@ def conditions(plan: Plan, selection: Selection) -> tuple[str, BooleanExpression
                 texts.append(f"{sql.ident_trino(column.name)} {operator} {text}")
                 terms.append(term(term=column.name, value=value))
     return " AND ".join(texts), And(*terms) if len(terms) > 1 else terms[0]
+
+
+def _within(ranges: Sequence[tuple[int, int, int]]) -> tuple[str, BooleanExpression]:
+    from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, LessThanOrEqual, Or
+
+    texts = [
+        f'("{CHUNK_COLUMN}" = {chunk} AND "{BATCH_COLUMN}" BETWEEN {first} AND {last})' for chunk, first, last in ranges
+    ]
+    terms = [
+        And(
+            EqualTo(term=CHUNK_COLUMN, value=chunk),
+            GreaterThanOrEqual(term=BATCH_COLUMN, value=first),
+            LessThanOrEqual(term=BATCH_COLUMN, value=last),
+        )
+        for chunk, first, last in ranges
+    ]
+    return f"({' OR '.join(texts)})", Or(*terms) if len(terms) > 1 else terms[0]
 
 
 def _bound(column: codec.Codec, text: str) -> tuple[str, Any]:
@@ -155,17 +204,22 @@ def restore(
     scratch: tuple[str, str],
     selection: Selection,
     manifest: Checksum | None,
+    only: Sequence[tuple[int, int, int]] | None = None,
 ) -> Restored:
-    """Create the scratch table anew, fill it from the lake, and compare it with the lake and the manifest. Returns also when unequal."""
+    """Create the scratch table anew, fill it from the lake, and compare it with the lake and the manifest. Returns also when unequal.
+
+    `only` restricts the restore to those batches. Raises RestoreError for what cannot be done, and when the scratch table's name is taken.
+    """
     if scratch == plan.source:
         raise RestoreError(f"scratch table {'.'.join(scratch)} is the live table; choose another restore_schema")
-    where, expression = conditions(plan, selection)
+    where, expression = conditions(plan, selection, only)
     snapshot = table.current_snapshot()
     if snapshot is None:
         raise RestoreError(f"{plan.lake_table} has no snapshot")
+    _assert_scratch(conn, scratch)
     with conn.cursor() as cursor:
         cursor.execute(f"DROP TABLE IF EXISTS {sql.ident(scratch)}")
-        cursor.execute(scratch_ddl(plan.create_table, scratch))
+        cursor.execute(scratch_ddl(plan.create_table, scratch, plan.plan_id))
     made = mysql.read_table(conn, *scratch)
     if made is None:
         raise RestoreError(f"scratch table {'.'.join(scratch)} was not created")
@@ -189,6 +243,19 @@ def restore(
     in_lake = Checksum.from_row(*verify.trino_rows(trino, statement)[0])
     conflicts, sample = _conflicts(conn, plan, scratch, made)
     return Restored(scratch, rows, in_mysql, in_lake, manifest, conflicts, sample)
+
+
+def _assert_scratch(conn: Connection, scratch: Sequence[str]) -> None:
+    comment = mysql.scalar(
+        conn,
+        "SELECT TABLE_COMMENT FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s",
+        tuple(scratch),
+    )
+    if comment is not None and not str(comment).startswith(MARK):
+        raise RestoreError(
+            f"table {'.'.join(scratch)} exists, and its comment does not begin with {MARK!r}: no restore made it; rename it, or choose"
+            " another restore_schema"
+        )
 
 
 def _insert(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -25,15 +26,48 @@ _MOVING = {
 # Functions that MySQL also calls without parentheses, but that the parser then takes for columns.
 _MOVING_NAMES = {"UTC_DATE", "UTC_TIME", "UTC_TIMESTAMP", "LOCALTIME", "LOCALTIMESTAMP", "CURRENT_USER", "CURRENT_TIME"}
 
-# Deterministic functions of MySQL that the parser has no type for; any other name may be a stored or loadable function, whose value
-# nobody vouches for.
-_UNTYPED_BUILT_INS = {
-    "ADDDATE", "ADDTIME", "BIN", "BIN_TO_UUID", "CHARSET", "COERCIBILITY", "CONV", "CRC32", "EXPORT_SET", "EXTRACTVALUE", "FIELD",
-    "FIND_IN_SET", "FROM_DAYS", "INET_ATON", "INET_NTOA", "INET6_ATON", "INET6_NTOA", "IS_IPV4", "IS_IPV4_COMPAT", "IS_IPV4_MAPPED",
-    "IS_IPV6", "IS_UUID", "JSON_ARRAY", "JSON_CONTAINS", "JSON_CONTAINS_PATH", "JSON_DEPTH", "JSON_LENGTH", "JSON_OVERLAPS",
-    "JSON_QUOTE", "JSON_SEARCH", "JSON_UNQUOTE", "JSON_VALID", "MAKE_SET", "MAKEDATE", "MICROSECOND", "MID", "OCT", "OCTET_LENGTH",
-    "ORD", "PERIOD_ADD", "PERIOD_DIFF", "QUOTE", "SEC_TO_TIME", "STRCMP", "SUBDATE", "SUBTIME", "TIME_FORMAT", "TIME_TO_SEC",
-    "TIMEDIFF", "TO_SECONDS", "UNCOMPRESS", "UNCOMPRESSED_LENGTH", "UUID_TO_BIN", "WEEKDAY", "WEIGHT_STRING", "YEARWEEK",
+# MySQL's own functions that give the same value at plan and purge. Any other name may be a stored or loadable function, also one for which
+# the parser knows another database's meaning: nobody vouches for its value.
+_BUILT_INS = {
+    # numbers
+    "ABS", "ACOS", "ASIN", "ATAN", "ATAN2", "BIN", "BIT_COUNT", "CEIL", "CEILING", "CONV", "COS", "COT", "CRC32", "DEGREES", "EXP", "FLOOR",
+    "LN", "LOG", "LOG10", "LOG2", "MOD", "OCT", "PI", "POW", "POWER", "RADIANS", "ROUND", "SIGN", "SIN", "SQRT", "TAN", "TRUNCATE",
+    # text and bytes
+    "ASCII", "BIT_LENGTH", "CHAR", "CHARACTER_LENGTH", "CHARSET", "CHAR_LENGTH", "COERCIBILITY", "COLLATION", "CONCAT", "CONCAT_WS", "ELT",
+    "EXPORT_SET", "EXTRACTVALUE", "FIELD", "FIND_IN_SET", "FORMAT", "FROM_BASE64", "HEX", "INSERT", "INSTR", "LCASE", "LEFT", "LENGTH",
+    "LOCATE", "LOWER", "LPAD", "LTRIM", "MAKE_SET", "MD5", "MID", "OCTET_LENGTH", "ORD", "POSITION", "QUOTE", "REGEXP_INSTR", "REGEXP_LIKE",
+    "REGEXP_REPLACE", "REGEXP_SUBSTR", "REPEAT", "REPLACE", "REVERSE", "RIGHT", "RPAD", "RTRIM", "SHA", "SHA1", "SHA2", "SOUNDEX", "SPACE",
+    "STRCMP", "SUBSTR", "SUBSTRING", "SUBSTRING_INDEX", "TO_BASE64", "TRIM", "UCASE", "UNCOMPRESS", "UNCOMPRESSED_LENGTH", "UNHEX",
+    "UPDATEXML", "UPPER", "WEIGHT_STRING",
+    # dates and times
+    "ADDDATE", "ADDTIME", "CONVERT_TZ", "DATE", "DATEDIFF", "DATE_ADD", "DATE_FORMAT", "DATE_SUB", "DAY", "DAYNAME", "DAYOFMONTH",
+    "DAYOFWEEK", "DAYOFYEAR", "EXTRACT", "FROM_DAYS", "FROM_UNIXTIME", "GET_FORMAT", "HOUR", "LAST_DAY", "MAKEDATE", "MAKETIME",
+    "MICROSECOND", "MINUTE", "MONTH", "MONTHNAME", "PERIOD_ADD", "PERIOD_DIFF", "QUARTER", "SECOND", "SEC_TO_TIME", "STR_TO_DATE",
+    "SUBDATE", "SUBTIME", "TIME", "TIMEDIFF", "TIMESTAMP", "TIMESTAMPADD", "TIMESTAMPDIFF", "TIME_FORMAT", "TIME_TO_SEC", "TO_DAYS",
+    "TO_SECONDS", "WEEK", "WEEKDAY", "WEEKOFYEAR", "YEAR", "YEARWEEK",
+    # choice and conversion
+    "BINARY", "CAST", "COALESCE", "CONVERT", "GREATEST", "IF", "IFNULL", "INTERVAL", "ISNULL", "LEAST", "NULLIF",
+    # JSON
+    "JSON_ARRAY", "JSON_ARRAY_APPEND", "JSON_ARRAY_INSERT", "JSON_CONTAINS", "JSON_CONTAINS_PATH", "JSON_DEPTH", "JSON_EXTRACT",
+    "JSON_INSERT", "JSON_KEYS", "JSON_LENGTH", "JSON_MERGE_PATCH", "JSON_MERGE_PRESERVE", "JSON_OBJECT", "JSON_OVERLAPS", "JSON_PRETTY",
+    "JSON_QUOTE", "JSON_REMOVE", "JSON_REPLACE", "JSON_SEARCH", "JSON_SET", "JSON_TYPE", "JSON_UNQUOTE", "JSON_VALID", "JSON_VALUE",
+    # addresses and identifiers
+    "BIN_TO_UUID", "INET6_ATON", "INET6_NTOA", "INET_ATON", "INET_NTOA", "IS_IPV4", "IS_IPV4_COMPAT", "IS_IPV4_MAPPED", "IS_IPV6",
+    "IS_UUID", "UUID_TO_BIN",
+    # geometry
+    "MBRCONTAINS", "MBRCOVEREDBY", "MBRCOVERS", "MBRDISJOINT", "MBREQUALS", "MBRINTERSECTS", "MBROVERLAPS", "MBRTOUCHES", "MBRWITHIN",
+    "POINT", "ST_AREA", "ST_ASBINARY", "ST_ASGEOJSON", "ST_ASTEXT", "ST_ASWKB", "ST_ASWKT", "ST_BUFFER", "ST_CENTROID", "ST_CONTAINS",
+    "ST_CONVEXHULL", "ST_CROSSES", "ST_DIFFERENCE", "ST_DIMENSION", "ST_DISJOINT", "ST_DISTANCE", "ST_DISTANCE_SPHERE", "ST_ENDPOINT",
+    "ST_ENVELOPE", "ST_EQUALS", "ST_EXTERIORRING", "ST_GEOHASH", "ST_GEOMETRYN", "ST_GEOMETRYTYPE", "ST_GEOMFROMGEOJSON",
+    "ST_GEOMFROMTEXT", "ST_GEOMFROMWKB", "ST_INTERIORRINGN", "ST_INTERSECTION", "ST_INTERSECTS", "ST_ISCLOSED", "ST_ISEMPTY",
+    "ST_ISSIMPLE", "ST_ISVALID", "ST_LATITUDE", "ST_LENGTH", "ST_LONGITUDE", "ST_NUMGEOMETRIES", "ST_NUMINTERIORRING",
+    "ST_NUMINTERIORRINGS", "ST_NUMPOINTS", "ST_OVERLAPS", "ST_POINTFROMTEXT", "ST_POINTN", "ST_SRID", "ST_STARTPOINT", "ST_SWAPXY",
+    "ST_SYMDIFFERENCE", "ST_TOUCHES", "ST_TRANSFORM", "ST_UNION", "ST_WITHIN", "ST_X", "ST_Y",
+}  # fmt: skip
+# Words before a parenthesis that call nothing: operators, and types in CAST and CONVERT.
+_NOT_CALLED = {
+    "AND", "BETWEEN", "BOTH", "CASE", "CHARACTER", "DATETIME", "DECIMAL", "DIV", "ELSE", "ESCAPE", "FLOAT", "FOR", "FROM", "IN", "LEADING",
+    "LIKE", "MEMBER OF", "NCHAR", "NOT", "OR", "REGEXP", "RLIKE", "THEN", "TRAILING", "WHEN", "XOR",
 }  # fmt: skip
 
 _PARTITION = re.compile(r"^(identity|year|month|day|hour)\((\w+)\)$")
@@ -65,19 +99,26 @@ def check_predicate(text: str) -> str:
             raise ValueError("must not have variables or placeholders")
         if name := _moving(node):
             raise ValueError(f"must not call {name}(): its value changes between plan and purge; use `cold` for age")
-        if isinstance(node, exp.Anonymous) and not _is_built_in(node):
-            raise ValueError(
-                f"must not call {node.name}(): not a built-in function that is known to give the same value at plan and purge"
-            )
+    if name := _foreign_call(tokens):
+        raise ValueError(
+            f"must not call {name}(): not a built-in function that is known to give the same value at plan and purge"
+        )
     return text
 
 
-def _is_built_in(node: Any) -> bool:
-    from sqlglot import exp
+def _foreign_call(tokens: Sequence[Any]) -> str | None:
+    """The first name, as written, that is called and may be something else than a built-in function of MySQL."""
+    from sqlglot import TokenType
 
-    name = node.name.upper()
-    # ST_ is what MySQL's spatial functions begin with; a name with a schema before it is never a built-in.
-    return (name in _UNTYPED_BUILT_INS or name.startswith("ST_")) and not isinstance(node.parent, exp.Dot)
+    quoted = TokenType.IDENTIFIER
+    for before, token, after in zip([None, *tokens], tokens, tokens[1:], strict=False):
+        if after.token_type is not TokenType.L_PAREN or not (token.token_type is quoted or re.match(r"\w", token.text)):
+            continue
+        # A name with a schema before it, and a quoted one, is never a built-in.
+        qualified = before is not None and before.token_type is TokenType.DOT
+        if qualified or token.token_type is quoted or token.text.upper() not in _BUILT_INS | _NOT_CALLED:
+            return str(token.text)
+    return None
 
 
 def _moving(node: Any) -> str | None:

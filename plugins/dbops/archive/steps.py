@@ -6,24 +6,27 @@ connections. A step that is repeated finds in the ledger what is done and does t
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dbops import guardrails, mysql, sql
-from dbops.archive import codec, keys, lake, ledger, manifest, preflight, verify
+from dbops.archive import codec, ending, keys, lake, ledger, preflight, proof, verify
 from dbops.archive import export as exporting
 from dbops.archive import plan as planning
 from dbops.archive import restore as restoring
+from dbops.archive.ending import Loss
 from dbops.archive.ledger import Event, Ledger, LedgerError, Plan
 from dbops.archive.preflight import Refusal
+from dbops.archive.proof import CHUNKS_PER_QUERY
 from dbops.archive.purge import Outcome, Purger
+from dbops.archive.services import Moved, Services, StepError, assert_own, closing, committing, note
 from dbops.archive.spec import ArchiveSpec
 from dbops.archive.throttle import Brake
 
@@ -32,41 +35,10 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from trino.dbapi import Connection as TrinoConnection
 
-# Chunks that one Trino query verifies: bounds both its result (a row a batch) and what a lost Trino costs.
-CHUNKS_PER_QUERY = 50
 # Mapped tasks of one stage and spec at most; more chunks make larger groups (Airflow maps 1024 at most over all specs).
 MAX_GROUPS = 32
 # A task works on two chunks at a time by default, so a group of one would leave a worker idle.
 MIN_GROUP_CHUNKS = 8
-COMMIT_WAIT_S = 600
-
-
-class StepError(RuntimeError):
-    """A step could not be finished; the message says what state it left."""
-
-
-@dataclass(frozen=True)
-class Services:
-    """How to reach what a run needs. Every function opens a new connection or client."""
-
-    source: Callable[[], Connection]
-    """The writer, autocommit on."""
-    source_transactional: Callable[[], Connection]
-    """The writer, autocommit off."""
-    reader: Callable[[], Connection]
-    """Where plan and export read (the writer or a replica), values as bytes."""
-    lag_source: Callable[[], Connection | None]
-    """Where replica lag is seen; None when nowhere."""
-    trino: Callable[[], TrinoConnection]
-    s3: Callable[[], Any]
-    catalog: Callable[[], Catalog]
-    trino_catalog: str
-    migrate: Callable[[], None]
-    """Bring the ledger's schema up to date."""
-    purge_allowed: Sequence[str] = ()
-    """Allow-list of ``schema.table`` patterns that the source connection carries."""
-    run: str = ""
-    """dag_id/run_id, for the audit."""
 
 
 @dataclass(frozen=True)
@@ -85,26 +57,26 @@ class Planned:
     """About how many bytes of the source table the rows take, by InnoDB's mean row length; 0 for a continued plan."""
 
 
-@dataclass(frozen=True)
-class Moved:
-    """Rows and bytes that a step moved, in how many seconds."""
-
-    rows: int
-    bytes: int
-    seconds: float
-    message: str = ""
-
-
 def check(services: Services, spec: ArchiveSpec, *, purging: bool, dry_run: bool = False) -> list[Refusal]:
-    """Everything that can be refused without looking at rows: services first, then table and server.
+    """Everything that can be refused without looking at rows: services first, then table and server."""
+    refusals = check_services(services, spec, dry_run=dry_run)
+    if any(r.check == "source" for r in refusals):
+        return refusals
+    return refusals + check_table(services, spec, purging=purging)
+
+
+def check_services(services: Services, spec: ArchiveSpec, *, dry_run: bool = False) -> list[Refusal]:
+    """Whether everything answers, and the ledger is there.
 
     A dry run only reads: it neither creates the ledger's tables nor tries to write to S3.
     """
-    refusals = preflight.check_services(_service_probes(services, spec, dry_run=dry_run))
-    if any(r.check == "source" for r in refusals):
-        return refusals
-    with _closing(services.source()) as conn:
-        refusals += preflight.check_table(conn, spec, purging=purging)
+    return preflight.check_services(_service_probes(services, spec, dry_run=dry_run))
+
+
+def check_table(services: Services, spec: ArchiveSpec, *, purging: bool) -> list[Refusal]:
+    """What the definition of the table and the settings of its server forbid."""
+    with closing(services.source()) as conn:
+        refusals = preflight.check_table(conn, spec, purging=purging)
         if purging:
             refusals += _check_purge(services, spec, conn)
     return refusals
@@ -114,18 +86,18 @@ def _service_probes(
     services: Services, spec: ArchiveSpec, *, dry_run: bool
 ) -> list[tuple[str, str, Callable[[], Any]]]:
     def source() -> None:
-        with _closing(services.source()) as conn:
+        with closing(services.source()) as conn:
             mysql.scalar(conn, "SELECT 1")
 
     def trino() -> None:
-        with _closing(services.trino()) as conn:
+        with closing(services.trino()) as conn:
             verify.trino_rows(conn, f"SHOW SCHEMAS FROM {sql.ident_trino(services.trino_catalog)}")
 
     def ledger_schema() -> None:
         if not dry_run:
             services.migrate()
             return
-        with _closing(services.source()) as conn:
+        with closing(services.source()) as conn:
             found = mysql.scalar(
                 conn, "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", (ledger.SCHEMA,)
             )
@@ -170,7 +142,7 @@ def _check_purge(services: Services, spec: ArchiveSpec, conn: Connection) -> lis
         lag_source = services.lag_source()
         lag = None
         if lag_source is not None:
-            with _closing(lag_source) as lag_conn:
+            with closing(lag_source) as lag_conn:
                 lag = mysql.replica_lag_seconds(lag_conn)
         if lag is None:
             refusals.append(
@@ -180,6 +152,33 @@ def _check_purge(services: Services, spec: ArchiveSpec, conn: Connection) -> lis
                 )
             )  # fmt: skip
     return refusals
+
+
+def settle_open_plan(
+    services: Services,
+    spec: ArchiveSpec,
+    *,
+    abandon_open: bool = False,
+    adopt_server: str | None = None,
+    accept_loss: str | None = None,
+) -> Loss | None:
+    """Before anything else looks at the table: finish an abandon that was begun or is asked for, and close a plan whose loss is accepted.
+
+    The table need not exist any more. Returns what was lost, None when nothing was. Raises guardrails.Refused when `accept_loss` does not
+    name the open plan, and StepError when the plan cannot be closed.
+    """
+    with closing(services.source()) as conn:
+        book = Ledger(conn)
+        plan = book.open_plan(spec.full_name)
+        if accept_loss and (plan is None or plan.plan_id != accept_loss):
+            return ending.accepted(services, book, accept_loss, spec.full_name)
+        if plan is None or not (abandon_open or accept_loss or plan.state == "abandoning"):
+            return None
+        plan = _adopted(services, book, plan, adopt_server)
+        if accept_loss:
+            return ending.accept_loss(services, book, plan, give_up=abandon_open)
+        ending.abandon(services, book, plan)
+        return None
 
 
 def make_plan(
@@ -193,24 +192,31 @@ def make_plan(
 ) -> Planned:
     """Continue the table's open plan, or walk the table and store a new one (whole or not at all).
 
-    `adopt_server` is the server_uuid that may continue a plan of another server. Raises guardrails.Refused when an open plan was made on
-    another server, or under other rules and `abandon_open` is false.
+    `adopt_server` is the server_uuid that may go on where another server ended. Raises guardrails.Refused when the table's last plan was
+    made on another server or is open under other rules (and `abandon_open` is false), when the spec has an open plan of another table,
+    and when the lake holds rows of this spec that the ledger does not know.
     """
-    with _closing(services.source()) as conn, _closing(services.reader()) as reader:
+    if not dry_run:
+        settle_open_plan(services, spec, abandon_open=abandon_open, adopt_server=adopt_server)
+    with closing(services.source()) as conn, closing(services.reader()) as reader:
+        if dry_run:
+            return _new_plan(services, spec, run_after, conn, reader, dry_run=True)
         book = Ledger(conn)
-        existing = None if dry_run else book.open_plan(spec.full_name)
-        if existing:
-            existing = _adopted(services, book, existing, adopt_server)
-        if existing and (abandon_open or existing.state == "abandoning"):
-            _abandon(services, book, existing)
-            existing = None
-        if existing:
-            _assert_same_rules(existing, spec)
-            return Planned(
-                existing, True, existing.planned_rows, existing.planned_chunks, existing.predicate, [], None,
-                [f"continues plan {existing.plan_id} of {existing.created_at:%Y-%m-%d %H:%M} UTC"],
-            )  # fmt: skip
-        return _new_plan(services, spec, run_after, conn, reader, dry_run=dry_run)
+        _assert_no_other_table(book, spec)
+        newest = book.newest_plan(spec.full_name)
+        notes = []
+        if newest:
+            before, newest = newest.server_uuid, _adopted(services, book, newest, adopt_server)
+            if before != newest.server_uuid:
+                notes.append(f"this server goes on where {before} ended")
+        if newest is None or newest.state in ("done", "abandoned"):
+            planned = _new_plan(services, spec, run_after, conn, reader, dry_run=False)
+            return replace(planned, notes=notes + planned.notes)
+        _assert_same_rules(newest, spec)
+        return Planned(
+            newest, True, newest.planned_rows, newest.planned_chunks, newest.predicate, [], None,
+            [*notes, f"continues plan {newest.plan_id} of {newest.created_at:%Y-%m-%d %H:%M} UTC"],
+        )  # fmt: skip
 
 
 def _adopted(services: Services, book: Ledger, plan: Plan, adopt_server: str | None) -> Plan:
@@ -218,43 +224,40 @@ def _adopted(services: Services, book: Ledger, plan: Plan, adopt_server: str | N
     here = mysql.read_server(book.conn).server_uuid
     if adopt_server == here != plan.server_uuid:
         book.adopt(plan.plan_id, here)
-        _note(services, book, plan.plan_id, "adopt", Moved(0, 0, 0.0, f"server {plan.server_uuid} -> {here}"))
+        note(services, book, plan.plan_id, "adopt", Moved(0, 0, 0.0, f"server {plan.server_uuid} -> {here}"))
         return book.plan(plan.plan_id)
-    _assert_own(book.conn, plan)
+    assert_own(book.conn, plan)
     return plan
 
 
-def _assert_own(conn: Connection, plan: Plan) -> None:
-    """A clone has the ledger's open plan too, and would take the original's rows out of the lake that both refer to."""
-    here = mysql.read_server(conn).server_uuid
-    if here != plan.server_uuid:
-        raise guardrails.Refused(
-            f"plan {plan.plan_id} was made on server {plan.server_uuid}, this is {here}: a clone, or the writer after a failover."
-            f" Nothing was changed. Only if the other server is gone for good: run once with adopt_server: {here}"
-        )
+def _assert_no_other_table(book: Ledger, spec: ArchiveSpec) -> None:
+    """After a change of `schema` or `table` the old table's plan would stay open, with its rows in MySQL and in the lake."""
+    for other in book.open_plans(spec.name):
+        if other.source_table != spec.full_name:
+            raise guardrails.Refused(
+                f"spec {spec.name!r} is for {spec.full_name} now, but its plan {other.plan_id} of {other.source_table} is {other.state}:"
+                f" set schema and table back to {other.source_table} and finish or abandon that plan first"
+            )
 
 
-def _abandon(services: Services, book: Ledger, plan: Plan) -> None:
-    """Take out of the lake what did not leave MySQL, prove that, and close the plan; a repeat goes on where it ended."""
-    book.begin_abandon(plan.plan_id)
-    _withdraw(services, book, plan, ("exported", "verified", "refused", "changed"))
-    deleted = book.batch_totals(plan.plan_id).get("done", {}).get("deleted_rows", 0)
-    with _closing(services.trino()) as trino:
-        left = _lake_rows(trino, plan)
-    if left != deleted:
-        raise StepError(
-            f"plan {plan.plan_id} stays `abandoning`: {plan.lake_table} holds {left} rows of it, MySQL deleted {deleted}."
-            " No row is lost; find who else writes to the table, then run again"
-        )
-    _sweep(services, book, plan)
-    if deleted:
-        _write_manifest(services, book, plan)
-    book.close_plan(plan.plan_id, "abandoned")
-
-
-def _lake_rows(trino: TrinoConnection, plan: Plan) -> int:
-    statement = f"SELECT count(*) FROM {sql.ident_trino(plan.lake)} WHERE {lake.plan_filter(plan.plan_id)}"
-    return int(verify.trino_rows(trino, statement)[0][0])
+def _assert_known_to_ledger(services: Services, book: Ledger, spec: ArchiveSpec, catalog: Catalog) -> None:
+    """A clone, or a server restored from a backup, has rows again that another one (or its later self) moved to the lake already."""
+    for name, _ in lake.generations(catalog, spec.target.namespace, spec.target_table):
+        found = lake.plan_ids(catalog.load_table((spec.target.namespace, name)))
+        mine = {plan_id for plan_id in found if re.fullmatch(rf"{re.escape(spec.name)}-\d{{8}}-[0-9a-f]{{8}}", plan_id)}
+        if not (unknown := sorted(mine - book.known_plans(mine))):
+            continue
+        table = (services.trino_catalog, spec.target.namespace, name)
+        column, listed = sql.ident_trino(exporting.PLAN_COLUMN), ", ".join(map(sql.lit_trino, unknown))
+        where = f"FROM {sql.ident_trino(table)} WHERE {column} IN ({listed})"
+        with closing(services.trino()) as trino:  # a file may be there of which every row was deleted
+            rows = int(verify.trino_rows(trino, f"SELECT count(*) {where}")[0][0])
+        if rows:
+            raise guardrails.Refused(
+                f"{'.'.join(table)} holds {rows} rows of {', '.join(unknown)}, which {ledger.SCHEMA} of this server does not know: a"
+                " clone, or a server restored from a backup, would archive them once more. Restore the ledger, or point the spec at the"
+                f" server that has it; only if these rows are in MySQL again, take them out of the lake: DELETE {where}"
+            )
 
 
 def _assert_same_rules(existing: Plan, spec: ArchiveSpec) -> None:
@@ -284,6 +287,8 @@ def _new_plan(
     walk = planning.walk(reader, table, key, predicate, chunk_rows=chunk_rows, conditions=conditions)
     refusals = preflight.row_refusals(reader, table, key, predicate, checks, walk.chunks, walk.failed)
     catalog = services.catalog()
+    if not dry_run:
+        _assert_known_to_ledger(services, Ledger(conn), spec, catalog)
     target = lake.choose_target(catalog, spec.target.namespace, spec.target_table, codecs, spec.target.partition)
     if target.reason:
         notes.append(target.reason)
@@ -324,7 +329,7 @@ def _refresh_view(services: Services, catalog: Catalog, spec: ArchiveSpec) -> st
     view = f"{services.trino_catalog}.{namespace}.{name}_all"
     generations = lake.generations(catalog, namespace, name)
     try:
-        with _closing(services.trino()) as trino:
+        with closing(services.trino()) as trino:
             verify.trino_rows(trino, lake.all_generations_view(services.trino_catalog, namespace, name, generations))
     except TrinoQueryError as error:
         return f"view {view} over all generations could not be made: {error.message}"
@@ -361,7 +366,7 @@ def groups(chunk_count: int) -> list[tuple[int, int]]:
 def export_group(services: Services, spec: ArchiveSpec, plan_id: str, span: tuple[int, int]) -> Moved:
     """Export the planned chunks of a group, `spec.export_workers` at a time."""
     began = time.monotonic()
-    with _closing(services.source()) as conn:
+    with closing(services.source()) as conn:
         book = Ledger(conn)
         plan = _open(book, plan_id)
         chunks = book.chunks(plan_id, ["planned"], span)
@@ -372,8 +377,8 @@ def export_group(services: Services, spec: ArchiveSpec, plan_id: str, span: tupl
 
         def one(chunk: ledger.Chunk) -> exporting.Exported | None:
             with (
-                _closing(services.reader()) as reader,
-                _closing(services.source()) as writer,
+                closing(services.reader()) as reader,
+                closing(services.source()) as writer,
                 Ledger(writer).exclusive(f"x{chunk.chunk_no}:{plan_id}") as mine,
             ):
                 if not mine:
@@ -402,31 +407,29 @@ def export_group(services: Services, spec: ArchiveSpec, plan_id: str, span: tupl
             f"chunks {span[0]}-{span[1]}: {sum(len(d.files) for d in done)} files,"
             f" {sum(f.file_bytes for d in done for f in d.files)} bytes of Parquet",
         )  # fmt: skip
-        _note(services, book, plan_id, "export", moved)
+        note(services, book, plan_id, "export", moved)
     return moved
 
 
 def publish_plan(services: Services, plan_id: str) -> Moved:
     """Commit every exported chunk's files to the Iceberg table; one committer a table."""
     began = time.monotonic()
-    with _closing(services.source()) as conn:
+    with closing(services.source()) as conn:
         book = Ledger(conn)
         plan = _open(book, plan_id)
         if unexported := book.chunks(plan_id, ["planned"]):
             raise StepError(
                 f"{len(unexported)} chunks of {plan_id} are not exported; run the export again, then publish"
             )
-        with book.exclusive(f"commit:{plan.lake_table}", COMMIT_WAIT_S) as mine:
-            if not mine:
-                raise StepError(
-                    f"another run has been committing to {plan.lake_table} for {COMMIT_WAIT_S} s; try again"
-                )
-            plan = _open(book, plan_id)  # again, now that no abandon can be under way
+        with committing(book, plan.lake_table):
+            table = services.catalog().load_table(plan.lake[1:])
+            lake.forbid_retries(table)
+            # Again, and after the table was loaded: an abandon that begins later moves the table's head, and our commit fails.
+            plan = _open(book, plan_id)
             waiting = [c.chunk_no for c in book.chunks(plan_id, ["exported"])]
             files = book.files(plan_id, waiting)
             # A chunk whose rows all vanished since the plan has no file and needs no commit.
             left = {n: sum(1 for f in files if f.chunk_no == n) for n in waiting}
-            table = services.catalog().load_table(plan.lake[1:])
             rows = size = commits = 0
             for published, snapshot in lake.publish(table, files, {"dbops.plan": plan_id, "dbops.run": services.run}):
                 for file in published:
@@ -437,11 +440,12 @@ def publish_plan(services: Services, plan_id: str) -> Moved:
                 if whole:
                     book.record_published(plan_id, whole, snapshot)
                     left = {n: count for n, count in left.items() if count}
+                _open(book, plan_id)
             if left and not files:
                 book.record_published(plan_id, list(left), lake.snapshot_id(table) if table.current_snapshot() else 0)
         moved = Moved(rows, size, time.monotonic() - began, f"{len(files)} files in {commits} commits")
         if waiting:
-            _note(services, book, plan_id, "publish", moved)
+            note(services, book, plan_id, "publish", moved)
     return moved
 
 
@@ -449,7 +453,7 @@ def verify_group(services: Services, plan_id: str, span: tuple[int, int]) -> Mov
     """Compare every batch of the published chunks of a group with what Trino reads; refuse and explain those that differ."""
     began = time.monotonic()
     rows = refused_batches = 0
-    with _closing(services.source()) as conn, _closing(services.trino()) as trino:
+    with closing(services.source()) as conn, closing(services.trino()) as trino:
         book = Ledger(conn)
         plan = _open(book, plan_id)
         chunks = book.chunks(plan_id, ["published"], span)
@@ -480,7 +484,7 @@ def verify_group(services: Services, plan_id: str, span: tuple[int, int]) -> Mov
                 refused_batches += len(refused)
         message = f"chunks {span[0]}-{span[1]} at snapshot {snapshot}: {refused_batches} batches refused"
         moved = Moved(rows, 0, time.monotonic() - began, message)
-        _note(services, book, plan_id, "verify", moved)
+        note(services, book, plan_id, "verify", moved)
     return moved
 
 
@@ -493,7 +497,7 @@ def purge_group(
     `done` in the ledger are then still in MySQL.
     """
     began = time.monotonic()
-    with _closing(services.source()) as conn:
+    with closing(services.source()) as conn:
         book = Ledger(conn)
         plan = _open(book, plan_id)
         guardrails.require_confirmation(confirm, spec.full_name)
@@ -513,10 +517,10 @@ def purge_group(
         if not chunks:
             return Moved(0, 0, 0.0, "nothing left to purge"), Outcome()
         _, key = _source_table(conn, plan)
-        assert_archived(services, book, plan, chunks)
+        proof.assert_archived(services, book, plan, chunks)
         lag_source = services.lag_source() if spec.purge.max_lag_s is not None else None
         outcome = Outcome()
-        with _closing(services.source()) as watcher, _closing(lag_source) as lag:
+        with closing(services.source()) as watcher, closing(lag_source) as lag:
             brake = Brake(spec.purge, plan.source_table, watcher, lag)
             purger = Purger(
                 plan=plan,
@@ -535,8 +539,8 @@ def purge_group(
                 purger.run(chunks, spec.purge.workers, outcome)
             finally:
                 moved = Moved(outcome.rows, 0, time.monotonic() - began, _purge_message(span, outcome, brake))
-                with _closing(services.source()) as fresh:  # the first connection may be the one that was lost
-                    _note(services, Ledger(fresh), plan_id, "purge", moved)
+                with closing(services.source()) as fresh:  # the first connection may be the one that was lost
+                    note(services, Ledger(fresh), plan_id, "purge", moved)
     return moved, outcome
 
 
@@ -546,34 +550,6 @@ def _purge_message(span: tuple[int, int], outcome: Outcome, brake: Brake) -> str
         f"chunks {span[0]}-{span[1]}: {outcome.batches} batches in {outcome.transactions} transactions,"
         f" {len(outcome.changed)} changed, {len(outcome.busy)} busy" + (f"; waited {waits}" if waits else "")
     )
-
-
-def assert_archived(services: Services, book: Ledger, plan: Plan, chunk_nos: Sequence[int]) -> None:
-    """The chunks' files are in the current snapshot and the objects exist with the recorded SHA-256. Raises StepError."""
-    import base64
-
-    table = services.catalog().load_table(plan.lake[1:])
-    present = lake.referenced(table, plan.plan_id)
-    s3 = services.s3()
-    for file in book.files(plan.plan_id, chunk_nos):
-        problem = None
-        if file.uri not in present:
-            problem = "is not in the current snapshot"
-        else:
-            where = urlsplit(file.uri)
-            try:
-                head = s3.head_object(Bucket=where.netloc, Key=where.path.lstrip("/"), ChecksumMode="ENABLED")
-            except s3.exceptions.ClientError as error:
-                problem = f"cannot be read: {error}"
-            else:
-                expected = base64.b64encode(bytes.fromhex(file.sha256)).decode()
-                if head["ContentLength"] != file.file_bytes or head.get("ChecksumSHA256") != expected:
-                    problem = "has another length or SHA-256 than the exported file"
-        if problem:
-            raise StepError(
-                f"file {file.uri} of chunk {file.chunk_no} {problem}; nothing was deleted from {plan.source_table} in this step."
-                " Restore the object or the snapshot, or run once with abandon_open_plan: true"
-            )
 
 
 def _assert_approved(book: Ledger, spec: ArchiveSpec, plan: Plan) -> None:
@@ -604,175 +580,132 @@ class Reconciled:
     refused: list[dict[str, Any]]
     events: list[Event]
     problems: list[str]
+    warnings: list[str] = field(default_factory=list)
+    """What a person should know, although nothing is wrong with the archive."""
 
 
 def reconcile(services: Services, plan_id: str) -> Reconciled:
     """Close the plan when nothing of it is left to do, and compare source, lake and ledger. Repeating it is harmless."""
-    with _closing(services.source()) as conn, _closing(services.trino()) as trino:
+    with closing(services.source()) as conn, closing(services.trino()) as trino:
         book = Ledger(conn)
         plan = book.plan(plan_id)
         if plan.state in ("open", "abandoning"):
-            _assert_own(conn, plan)
+            assert_own(conn, plan)
+        found = None
+        if plan.state == "open" and ending.is_finished(book, plan_id):
+            found = ending.settle(services, book, plan, giving_up=False)
+            if found.whole:
+                ending.close(services, book, plan, "done", found)
+        elif plan.state in ("done", "abandoned"):
+            found = proof.standing(services, book, plan)
         totals = book.batch_totals(plan_id)
-        chunk_states = book.chunk_states(plan_id)
-        waiting = sum(totals.get(s, {}).get("batches", 0) for s in ("exported", "verified"))
-        finished = set(chunk_states) <= {"verified"} and waiting == 0
-        if finished and plan.state == "open":
-            _withdraw(services, book, plan, ("refused", "changed"))
-        lake_rows = _lake_rows(trino, plan)
-        deleted = totals.get("done", {}).get("deleted_rows", 0)
         source_rows = int(
             mysql.scalar(conn, f"SELECT COUNT(*) FROM {sql.ident(plan.source)} WHERE {plan.predicate}") or 0
         )
-        problems = []
-        if finished and lake_rows != deleted:
-            problems.append(f"the lake holds {lake_rows} rows of the plan, the ledger deleted {deleted}")
-        staying = sum(totals.get(s, {}).get("source_rows", 0) for s in ("refused", "verified", "exported"))
-        if source_rows < staying:
-            problems.append(
-                f"{staying} rows should still be in MySQL, {source_rows} are: something else deletes from {plan.source_table}"
-            )
-        if finished and not problems and plan.state == "open":
-            _sweep(services, book, plan)
-            _write_manifest(services, book, plan)
-            book.close_plan(plan_id, "done")
         table = mysql.read_table(conn, *plan.source)
         if table is None:
             raise StepError(f"{plan.source_table} does not exist any more")
         sizes = book.sizes(plan_id)
+        after = book.plan(plan_id)
         return Reconciled(
-            plan=plan, closed=finished and not problems, totals=totals, chunk_states=chunk_states, lake_rows=lake_rows,
-            source_rows=source_rows, table=table, file_bytes=sizes[0], wire_bytes=sizes[1],
-            refused=book.refused_rows(plan_id), events=book.events(plan_id), problems=problems,
+            plan=after, closed=after.state in ("done", "abandoned"), totals=totals, chunk_states=book.chunk_states(plan_id),
+            lake_rows=found.rows if found else _lake_rows(services, trino, plan), source_rows=source_rows, table=table,
+            file_bytes=sizes[0], wire_bytes=sizes[1], refused=book.refused_rows(plan_id), events=book.events(plan_id),
+            problems=found.problems(plan) if found else [], warnings=_too_few(plan, totals, source_rows),
         )  # fmt: skip
 
 
-def ask_approval(services: Services, plan_id: str) -> str:
-    """Forget an earlier approval and return the digest to approve: whoever asks must be told by this answer, not by an older one."""
-    with _closing(services.source()) as conn:
+def _lake_rows(services: Services, trino: TrinoConnection, plan: Plan) -> int:
+    if lake.load(services.catalog(), plan.lake[1:]) is None:
+        return 0
+    statement = f"SELECT count(*) FROM {sql.ident_trino(plan.lake)} WHERE {lake.plan_filter(plan.plan_id)}"
+    return int(verify.trino_rows(trino, statement)[0][0])
+
+
+def _too_few(plan: Plan, totals: dict[str, dict[str, int]], source_rows: int) -> list[str]:
+    """Rows that nobody purged and that are gone: nothing of the archive is wrong, but somebody should know. Only while the plan is open."""
+    staying = sum(totals.get(s, {}).get("source_rows", 0) for s in ("refused", "verified", "exported"))
+    if plan.state != "open" or source_rows >= staying:
+        return []
+    return [
+        f"{staying} rows were not purged, of which {source_rows} are in {plan.source_table} still: others deleted or changed the rest"
+    ]
+
+
+def ask_approval(services: Services, plan_id: str) -> tuple[str, str]:
+    """Forget an earlier approval and begin a new question; returns the digest to approve and what names this question.
+
+    Whoever asks must be told by the answer to this question, not by one to an earlier question about the same digest.
+    """
+    with closing(services.source()) as conn:
         book = Ledger(conn)
-        book.withdraw_approval(plan_id)
-        return book.verified_digest(plan_id)
+        nonce = uuid.uuid4().hex
+        book.withdraw_approval(plan_id, nonce)
+        return book.verified_digest(plan_id), nonce
 
 
 def reject(services: Services, plan_id: str) -> None:
-    """Record a no, or no answer: the purge refuses."""
-    with _closing(services.source()) as conn:
+    """Record a no, or no answer: the purge refuses, also after a yes that comes late."""
+    with closing(services.source()) as conn:
         Ledger(conn).withdraw_approval(plan_id)
 
 
-def approve(services: Services, plan_id: str, by: str, digest: str) -> None:
-    """Record an approval of that digest. Raises guardrails.Refused when the plan's digest is another one by now."""
-    with _closing(services.source()) as conn:
+def approve(services: Services, plan_id: str, by: str, digest: str, nonce: str) -> None:
+    """Record an approval of that digest, given to that question.
+
+    Raises guardrails.Refused when the plan's digest is another one by now, or when somebody has asked again or said no since.
+    """
+    with closing(services.source()) as conn:
         book = Ledger(conn)
         if book.verified_digest(plan_id) != digest:
             raise guardrails.Refused(f"plan {plan_id} is no longer what {by} approved; approve it again")
-        book.approve(plan_id, by, digest)
+        if not book.approve(plan_id, by, digest, nonce):
+            raise guardrails.Refused(
+                f"the approval of plan {plan_id} by {by} came too late: the question was asked again or answered with no since; approve"
+                " the new question"
+            )
 
 
 def restore_rows(
     services: Services, spec: ArchiveSpec, selection: restoring.Selection, *, plan_id: str | None, suffix: str
 ) -> list[tuple[Plan, restoring.Restored]]:
-    """Restore the selected rows of one plan, or of every finished plan of the spec, each into a scratch table of its own.
+    """Restore the selected rows of one plan, or of every plan of the spec that deleted rows, each into a scratch table of its own.
 
-    The scratch table is ``<restore_schema>.<table>_<suffix>_<n>`` and is made anew when the step is repeated. Raises RestoreError.
+    Only rows that left MySQL are restored, whatever the state of the plan; the source table need not exist any more. The scratch table is
+    ``<restore_schema>.<table>_<suffix>_<n>`` and is made anew when the step is repeated. Raises RestoreError.
     """
-    with _closing(services.source()) as conn, _closing(services.trino()) as trino:
+    with closing(services.source()) as conn, closing(services.trino()) as trino:
         book = Ledger(conn)
-        plans = [book.plan(plan_id)] if plan_id else book.closed_plans(spec.name)
+        plans = [book.plan(plan_id)] if plan_id else book.plans_with_deleted(spec.name)
         if not plans:
-            raise restoring.RestoreError(f"spec {spec.name!r} has no closed plan that deleted rows: nothing to restore")
+            raise restoring.RestoreError(f"spec {spec.name!r} has no plan that deleted rows: nothing to restore")
         if selection.chunks and len(plans) > 1:
             raise restoring.RestoreError("chunks are numbered within a plan; give plan_id as well")
         restored = []
         for number, plan in enumerate(plans, start=1):
             if plan.spec != spec.name:
                 raise restoring.RestoreError(f"plan {plan.plan_id} belongs to spec {plan.spec!r}, not {spec.name!r}")
-            if plan.state not in ("done", "abandoned"):
+            done = [
+                b for b in book.done_batches(plan.plan_id) if not selection.chunks or b.chunk_no in selection.chunks
+            ]
+            if not done:
                 raise restoring.RestoreError(
-                    f"plan {plan.plan_id} is {plan.state}; only closed plans are restored, run s3_archive to the end"
+                    f"plan {plan.plan_id} deleted no rows of this selection: nothing to restore"
                 )
-            manifest = None if selection.column else book.done_checksum(plan.plan_id, selection.chunks)
-            scratch = (spec.scratch_schema, f"{spec.table}_{suffix}_{number}"[:64])
+            proven = None if selection.column else ledger.joined(done)
+            scratch = (spec.scratch_schema, restoring.scratch_name(spec.table, f"_{suffix}_{number}"))
             table = services.catalog().load_table(plan.lake[1:])
-            restored.append((plan, restoring.restore(conn, trino, table, plan, scratch, selection, manifest)))
+            # In a plan that is not closed the lake also has rows that are in MySQL.
+            only = None if plan.state in ("done", "abandoned") else restoring.batch_ranges(done)
+            restored.append((plan, restoring.restore(conn, trino, table, plan, scratch, selection, proven, only)))
         return restored
-
-
-def _withdraw(services: Services, book: Ledger, plan: Plan, states_that_stay: Sequence[str]) -> int:
-    """Remove from the lake the batches of these states, whose rows did not leave MySQL, so that no row is in both; returns how many.
-
-    Whole chunks go as files, which are not read: their objects may be lost or damaged. What is left of them, because somebody rewrote
-    the files (Trino's ``optimize``), and chunks of which some rows were purged go row by row, as a DELETE in Trino. All under the commit
-    lock, and harmless to repeat.
-    """
-    unfinished = {s: pairs for s, pairs in book.unfinished(plan.plan_id).items() if s in states_that_stay}
-    states = {c.chunk_no: c.state for c in book.chunks(plan.plan_id)}
-    by_chunk: dict[int, list[int]] = {}
-    for chunk_no, batch_no in sorted(pair for pairs in unfinished.values() for pair in pairs):
-        by_chunk.setdefault(chunk_no, []).append(batch_no)
-    purged = {n for n in by_chunk if book.batches(plan.plan_id, n, ["done"])}
-    with book.exclusive(f"commit:{plan.lake_table}", COMMIT_WAIT_S) as mine, _closing(services.trino()) as trino:
-        if not mine:
-            raise StepError(f"another run has been committing to {plan.lake_table} for {COMMIT_WAIT_S} s; try again")
-        # A chunk that the ledger still calls exported may be published already (killed between the two).
-        whole = [n for n in by_chunk if n not in purged and states[n] != "planned"]
-        if whole:
-            uris = {f.uri for f in book.files(plan.plan_id, whole)}
-            table = services.catalog().load_table(plan.lake[1:])
-            lake.drop_files(table, uris, {"dbops.plan": plan.plan_id, "dbops.run": services.run})
-            for start in range(0, len(whole), CHUNKS_PER_QUERY):
-                where = lake.chunk_filter(plan.plan_id, whole[start : start + CHUNKS_PER_QUERY])
-                counted = verify.trino_rows(trino, f"SELECT count(*) FROM {sql.ident_trino(plan.lake)} WHERE {where}")
-                if counted[0][0]:
-                    verify.trino_rows(trino, f"DELETE FROM {sql.ident_trino(plan.lake)} WHERE {where}")
-        conditions = [
-            f'({lake.chunk_filter(plan.plan_id, [n])} AND "{exporting.BATCH_COLUMN}" IN ({", ".join(map(str, by_chunk[n]))}))'
-            for n in by_chunk if n in purged
-        ]  # fmt: skip
-        for start in range(0, len(conditions), CHUNKS_PER_QUERY):
-            where = " OR ".join(conditions[start : start + CHUNKS_PER_QUERY])
-            verify.trino_rows(trino, f"DELETE FROM {sql.ident_trino(plan.lake)} WHERE {where}")
-    return sum(map(len, by_chunk.values()))
-
-
-def _write_manifest(services: Services, book: Ledger, plan: Plan) -> None:
-    proven = book.done_checksums(plan.plan_id)
-    files = book.files(plan.plan_id, sorted(proven))
-    content = manifest.document(plan, files, proven, ledger.utcnow().isoformat() + "Z")
-    target = manifest.uri(str(services.catalog().properties["warehouse"]), plan)
-    if manifest.write(services.s3(), target, content):
-        _note(services, book, plan.plan_id, "manifest", Moved(0, 0, 0.0, target))
-
-
-def _sweep(services: Services, book: Ledger, plan: Plan) -> int:
-    """Delete the plan's objects that a killed export left behind; returns how many.
-
-    Every object of a plan lies under a prefix of its own. What the ledger records or the table refers to stays.
-    """
-    table = services.catalog().load_table(plan.lake[1:])
-    chunk_nos = [c.chunk_no for c in book.chunks(plan.plan_id)]
-    # By bucket and key: the table's location may be written s3a://.
-    uris = {f.uri for f in book.files(plan.plan_id, chunk_nos)} | lake.referenced(table)
-    keep = {tuple(uri.split("://", 1)[-1].split("/", 1)) for uri in uris}
-    where, s3 = urlsplit(exporting.plan_prefix(lake.data_uri(table), plan.plan_id)), services.s3()
-    swept = 0
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=where.netloc, Prefix=where.path.lstrip("/"))
-    for page in pages:
-        for entry in page.get("Contents", ()):
-            if (where.netloc, entry["Key"]) not in keep:
-                s3.delete_object(Bucket=where.netloc, Key=entry["Key"])
-                swept += 1
-    if swept:
-        _note(services, book, plan.plan_id, "sweep", Moved(0, 0, 0.0, f"{swept} objects of killed exports deleted"))
-    return swept
 
 
 def _open(book: Ledger, plan_id: str) -> Plan:
     plan = book.plan(plan_id)
     if plan.state != "open":
         raise LedgerError(f"plan {plan_id} is {plan.state}; a new run makes a new plan")
-    _assert_own(book.conn, plan)
+    assert_own(book.conn, plan)
     return plan
 
 
@@ -791,22 +724,3 @@ def _source_table(conn: Connection, plan: Plan) -> tuple[mysql.Table, keys.RowKe
             " (nothing is deleted), then the next run plans the new columns"
         )
     return table, keys.row_key(table)
-
-
-def _note(services: Services, book: Ledger, plan_id: str, stage: str, moved: Moved) -> None:
-    book.note(plan_id, Event(stage, moved.seconds, moved.rows, moved.bytes, moved.message, services.run))
-
-
-class _closing:
-    """contextlib.closing for connections that may be lost: the step's own error matters more than that of closing."""
-
-    def __init__(self, resource: Any) -> None:
-        self.resource = resource
-
-    def __enter__(self) -> Any:
-        return self.resource
-
-    def __exit__(self, *exc: object) -> None:
-        with suppress(Exception):
-            if self.resource is not None:
-                self.resource.close()

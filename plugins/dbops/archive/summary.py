@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from dbops.archive.ending import Loss
 from dbops.archive.lake import plan_filter
 from dbops.archive.ledger import Plan
 from dbops.archive.preflight import Refusal
@@ -103,12 +104,21 @@ def judge(spec: ArchiveSpec, found: Reconciled, *, purging: bool) -> tuple[Verdi
     """Verdict and its reasons. FAILED: something is wrong or unfinished; WARNING: some rows stay; OK: all proven (and purged)."""
     if found.problems:
         return Verdict.FAILED, found.problems
+    if found.plan.state == "abandoning":
+        return Verdict.FAILED, [
+            f"plan {found.plan.plan_id} is being given up, which is unfinished; the next run finishes it"
+        ]
+    if found.plan.state == "abandoned":
+        deleted = found.totals.get("done", {}).get("deleted_rows", 0)
+        return Verdict.WARNING, [
+            f"plan {found.plan.plan_id} was given up: {deleted:,} rows left MySQL and are in the lake, all others are in MySQL"
+        ]
     refused, changed, verified = (found.totals.get(s, {}) for s in ("refused", "changed", "verified"))
     open_chunks = {s: n for s, n in found.chunk_states.items() if s != "verified"}
     if open_chunks:
         listed = ", ".join(f"{n} {s}" for s, n in sorted(open_chunks.items()))
         return Verdict.FAILED, [f"plan {found.plan.plan_id} is unfinished: chunks {listed}; the next run continues it"]
-    reasons = []
+    reasons = list(found.warnings)
     if refused:
         reasons.append(
             f"{refused['source_rows']:,} rows in {refused['batches']} batches were refused: the lake did not give them back equal"
@@ -122,13 +132,50 @@ def judge(spec: ArchiveSpec, found: Reconciled, *, purging: bool) -> tuple[Verdi
             f"{verified['source_rows']:,} proven rows are still in MySQL (locked or throttled); the next run purges them"
         )
     if verified and not purging:
-        return (Verdict.WARNING if refused else Verdict.OK), [
+        return (Verdict.WARNING if reasons else Verdict.OK), [
             *reasons,
             f"{verified['source_rows']:,} rows are proven and wait: purge them with dry_run: false and confirm: {spec.full_name}",
         ]
     if refused:
         return Verdict.FAILED, reasons
     return (Verdict.WARNING, reasons) if reasons else (Verdict.OK, ["every row was proven equal before it was deleted"])
+
+
+def loss_report(spec: ArchiveSpec, loss: Loss, common: dict[str, Any]) -> Report:
+    """The report of a run that closed a plan although purged rows of it are lost: FAILED, because a loss is never silent."""
+    plan, found = loss.plan, loss.standing
+    chunks = {c.chunk_no: c for c in loss.chunks}
+    lost = [(number, rows, "missing") for number, rows in found.missing.items()]
+    lost += [(number, rows, "other values than when they were purged") for number, rows in found.changed.items()]
+    return Report(
+        title=f"Loss in the archive of {spec.full_name}",
+        verdict=Verdict.FAILED,
+        reasons=[f"plan {plan.plan_id} is {plan.state} with a loss that was accepted: {found.loss()}"],
+        figures=[
+            Figure(label="Rows purged from MySQL", value=f"{found.deleted:,}"),
+            Figure(label="Missing in the lake", value=f"{sum(found.missing.values()):,}"),
+            Figure(label="Changed in the lake", value=f"{sum(found.changed.values()):,}", note="rows of the chunks with changed rows"),
+        ],
+        sections=[
+            Table(
+                title="Lost rows by chunk",
+                columns=["Chunk", "Keys above", "Keys up to", "Rows", "What"],
+                rows=[
+                    [number, _key(chunks[number].lower), _key(chunks[number].upper), rows, what]
+                    for number, rows, what in sorted(lost)
+                    if number in chunks
+                ],
+                note="of each chunk the rows that met the predicate",
+            ),
+            Code(title="Predicate", body=plan.predicate),
+        ],
+        spec=spec.name,
+        **common,
+    )  # fmt: skip
+
+
+def _key(key: Sequence[str] | None) -> str | None:
+    return None if key is None else ", ".join(key)
 
 
 def _figures(found: Reconciled) -> list[Figure]:

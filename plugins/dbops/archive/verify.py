@@ -8,7 +8,8 @@ column, and refused: it is never deleted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dbops import sql
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 MAX_NAMED_ROWS = 20
 
 
+class ColumnGone(RuntimeError):
+    """The lake table has no column of that name any more; the message is Trino's."""
+
+
 def trino_rows(conn: TrinoConnection, statement: str) -> list[list[Any]]:
     """Run one Trino statement to its end and return its rows."""
     cursor = conn.cursor()
@@ -36,9 +41,12 @@ def trino_rows(conn: TrinoConnection, statement: str) -> list[list[Any]]:
 
 
 def lake_checksums(
-    conn: TrinoConnection, plan: Plan, lake_table: Sequence[str], chunk_nos: Sequence[int], snapshot_id: int
+    conn: TrinoConnection, plan: Plan, lake_table: Sequence[str], chunk_nos: Sequence[int], snapshot_id: int | None
 ) -> dict[tuple[int, int], Checksum]:
-    """{(chunk, batch): checksum} as Trino reads those chunks at that snapshot."""
+    """{(chunk, batch): checksum} as Trino reads those chunks at that snapshot; None: the current one, with the current columns.
+
+    Raises ColumnGone.
+    """
     statement = checksum.trino_statement(
         lake_table,
         codec.trino_row_text(plan.codecs),
@@ -46,7 +54,36 @@ def lake_checksums(
         snapshot_id=snapshot_id,
         group_by=(CHUNK_COLUMN, BATCH_COLUMN),
     )
-    return {(row[0], row[1]): Checksum.from_row(*row[2:]) for row in trino_rows(conn, statement)}
+    with _column_errors():
+        return {(row[0], row[1]): Checksum.from_row(*row[2:]) for row in trino_rows(conn, statement)}
+
+
+def plan_checksums(conn: TrinoConnection, plan: Plan) -> dict[int, Checksum]:
+    """{chunk: checksum} of all rows of a plan as Trino reads them now; rows without hash where a column is gone, rows of no chunk as -1."""
+    where = lake.plan_filter(plan.plan_id)
+    statement = checksum.trino_statement(
+        plan.lake, codec.trino_row_text(plan.codecs), where, snapshot_id=None, group_by=(CHUNK_COLUMN,)
+    )
+    try:
+        with _column_errors():
+            rows = trino_rows(conn, statement)
+    except ColumnGone:
+        chunk = sql.ident_trino(CHUNK_COLUMN)
+        counts = f"SELECT {chunk}, count(*), 0, 0, 0 FROM {sql.ident_trino(plan.lake)} WHERE {where} GROUP BY {chunk}"
+        rows = trino_rows(conn, counts)
+    return {-1 if row[0] is None else row[0]: Checksum.from_row(*row[1:]) for row in rows}
+
+
+@contextmanager
+def _column_errors() -> Iterator[None]:
+    from trino.exceptions import TrinoUserError
+
+    try:
+        yield
+    except TrinoUserError as error:
+        if error.error_name == "COLUMN_NOT_FOUND":
+            raise ColumnGone(error.message) from error
+        raise
 
 
 def judge(batches: Sequence[Batch], found: dict[tuple[int, int], Checksum]) -> list[tuple[Batch, Checksum, str]]:
