@@ -141,7 +141,8 @@ def test_no_counters_are_no_witness() -> None:
 @pytest.mark.parametrize(
     ("text", "can"),
     [
-        ("SELECT 1", True), ("/* x */ (SELECT 1)", True), ("UPDATE t SET a = 'what?'", True),
+        ("SELECT 1", True), ("/* x */ (SELECT 1)", True), ("SELECT 'what?' FROM t", True), ("UPDATE t SET a = 1", False),
+        ("SELECT SLEEP(8)", False), ("SELECT `GET_LOCK`('a', 0)", False), ("DELETE FROM t WHERE id = f()", False),
         ("WITH c AS (SELECT 1) SELECT * FROM c", True),
         ("SELECT ? FROM t", False), ("CALL p()", False), ("SELECT `a` FROM `t` WHERE `b` IN (...)", False), ("SELECT 'cut...", False),
     ],

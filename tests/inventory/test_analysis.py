@@ -110,8 +110,51 @@ def test_an_instance_without_a_snapshot_makes_everything_undecidable() -> None:
     assert {a.store for a in found.advice} == {"not decidable"}
     verdict, reasons = summary.judge(found)
     assert verdict is Verdict.WARNING
-    assert "instance reader has no snapshot in the window" in reasons
+    assert "instance reader has no snapshot near the end of the window" in reasons
     assert {a.store for a in analysed(READ).advice} != {"not decidable"}
+
+
+def test_an_instance_that_nobody_watched_to_the_end_is_not_watched() -> None:
+    old = replace(interval(), until=shop.NOW - 20 * DAY)
+    found = analysed(READ, intervals=[old])
+    assert found.unseen == ("writer",)
+    assert {a.store for a in found.advice} == {"not decidable"}
+    (gap,) = [g for g in found.gaps if g.what == "instance writer"]
+    assert "2026-06-11" in gap.why
+
+
+def test_unwatched_time_before_a_restart_is_not_silence() -> None:
+    assert analysed().window.watched >= 34 * DAY
+    restarted = replace(interval(), coverage=replace(interval().coverage, resets=("server: it started at x",)))
+    found = analysed(intervals=[restarted])
+    assert found.window.watched < DAY
+    assert "cold" not in {h.verdict for h in found.heats}
+
+
+def test_what_ran_before_the_first_snapshot_does_not_outweigh_what_was_watched() -> None:
+    first = replace(interval(4000, 4000), since=None, until=shop.NOW - 36 * DAY)
+    found = analysed(READ, intervals=[first, interval(2, 32)])
+    assert found.window.coverage_percent == pytest.approx(6.25)
+
+
+def test_a_known_statement_that_becomes_a_writer_is_an_alarm_and_one_that_comes_back_is_not() -> None:
+    write = "DELETE FROM carts WHERE token = 'x'"
+    back = analysed(READ, write, before=analysed(READ), known=frozenset({("shop", fingerprint(write))}))
+    assert (back.alarms, [c.kind for c in back.changes if c.text]) == ([], ["back"])
+    unreadable = replace(shop.CATALOG, tables={})
+    blind = analysed(READ, write, before=analysed(READ), catalog=unreadable)
+    assert blind.alarms == []
+    seen = analysed(READ, write, before=blind)
+    assert [str(t) for alarm in seen.alarms for t in alarm.writes] == ["shop.carts"]
+
+
+def test_a_pattern_that_names_no_table_is_said() -> None:
+    found = analysed(READ, given=spec(under_migration=["shop.Carts", "shop.nothing"]))
+    assert {g.what for g in found.gaps} == {"under_migration shop.Carts", "under_migration shop.nothing"}
+    assert any("shop.nothing: no table" in reason for reason in summary.judge(found)[1])
+    folding = analysed(READ, "TRUNCATE carts", given=spec(under_migration=["shop.Carts"]), before=analysed(READ),
+                       catalog=replace(shop.CATALOG, folds_case=True))  # fmt: skip
+    assert len(folding.alarms) == 1
 
 
 def test_low_coverage_is_a_warning_and_no_snapshot_a_failure() -> None:
@@ -177,11 +220,14 @@ def test_results_keep_the_newest_trial_and_replace_a_run_s_analysis(tmp_path: An
     History(engine).migrate()
     results = Results(engine)
     old, new = Trial(None, (Finding("a", "breaks", "e", "f"),)), Trial(None, ())
-    results.add_trials("s", shop.NOW - DAY, {("f" * 64, "shop"): old})
-    results.add_trials("s", shop.NOW, {("f" * 64, "shop"): new})
-    results.add_trials("s", shop.NOW, {})
+    results.add_trials("s", shop.NOW - DAY, "", {("f" * 64, "shop"): old})
+    results.add_trials("s", shop.NOW, "8.0.15", {("f" * 64, "shop"): new})
+    results.add_trials("s", shop.NOW, "8.0.15", {})
     assert results.trials("s") == {("f" * 64, "shop"): new}
     assert results.trials("other") == {}
+    assert results.tried("s", shop.NOW - timedelta(hours=1), "8.0.15") == {("f" * 64, "shop")}
+    assert results.tried("s", shop.NOW, "8.0.15") == set()
+    assert results.tried("s", shop.NOW - 9 * DAY, "8.0.16") == set()
     results.save_analysis("s", "dag/1", shop.NOW - DAY, {"n": 1})
     results.save_analysis("s", "dag/2", shop.NOW, {"n": 2})
     results.save_analysis("s", "dag/2", shop.NOW + DAY, {"n": 3})

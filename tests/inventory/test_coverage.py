@@ -96,10 +96,13 @@ def test_every_kind_of_gap_at_once() -> None:
     assert all(gap.why and gap.remedy and gap.cost for gap in ledger.gaps)
 
 
-def test_a_whole_sample_explains_a_digest_that_was_cut() -> None:
+def test_a_whole_sample_proves_one_execution_of_a_digest_that_was_cut() -> None:
     sample = Sighting("sample", "cut:x", "SELECT 1", digest="cut")
+    ledger = coverage(None, shot(0, digest("cut", 1, truncated=True), sample, sql=1))
+    assert (ledger.explained, ledger.gaps) == (1, ())
     ledger = coverage(None, shot(0, digest("cut", 3, truncated=True), sample, sql=3))
-    assert (ledger.explained, ledger.gaps) == (3, ())
+    assert gaps(ledger) == {"other statements may share a truncated digest": 3}
+    assert balanced(ledger)
     cut = replace(sample, truncated=True)
     assert gaps(coverage(None, shot(0, digest("cut", 3, truncated=True), cut, sql=3))) == {"truncated digests": 3}
 
@@ -111,6 +114,36 @@ def test_programs_known_from_before() -> None:
     dropped = replace(after, program_statements={})
     (gap,) = coverage(None, dropped, programs=["procedure s.p"]).gaps
     assert (gap.executions, gap.why) == (9, "the program was dropped")
+
+
+def test_prepared_statements_whose_text_was_cut() -> None:
+    after = shot(
+        0, digest("execute", 5, text="EXECUTE `s`"), Sighting("prepared", "h:7:1", "SELECT ?", executions=11, truncated=True),
+        Sighting("prepared", "i:7:1", "SELECT a", executions=2),
+        Sighting("prepared", "h:8:1:sql", "SELECT ?", executions=3, truncated=True),
+        sql=5, events={"statement/com/Execute": 15},
+    )  # fmt: skip
+    ledger = coverage(None, after)
+    assert gaps(ledger) == {"truncated prepared statements": 14, "server-side prepared statements": 2, "SQL EXECUTE": 2}
+    assert (balanced(ledger), ledger.explained) == (True, 2)
+
+
+def test_what_programs_build_is_not_explained() -> None:
+    body = [
+        Sighting("routine", f"procedure s.p:{n}", t, program="procedure s.p")
+        for n, t in enumerate(("SET @s = ?", "PREPARE x FROM @s", "EXECUTE x"))
+    ]
+    after = shot(0, *body, events={"statement/sp/stmt": 9}, program_statements={"procedure s.p": 6, "procedure s.q": 3})
+    assert gaps(coverage(None, after, programs=["procedure s.q"])) == {"SQL that programs build": 6}
+    later = shot(15, events={"statement/sp/stmt": 11}, program_statements={"procedure s.p": 8, "procedure s.q": 3})
+    ledger = coverage(after, later, programs=["procedure s.p"], building=["procedure s.p"])
+    assert (gaps(ledger), balanced(ledger)) == ({"SQL that programs build": 2}, True)
+
+
+def test_nothing_is_explained_before_the_views_are_known() -> None:
+    ledger = coverage(None, shot(0, digest("a", 7), digest("cut", 2, truncated=True), sql=9), definitions_known=False)
+    assert (ledger.explained, balanced(ledger)) == (0, True)
+    assert gaps(ledger) == {"views are not known yet": 7, "truncated digests": 2}
 
 
 def test_what_a_truncate_discarded_is_counted() -> None:

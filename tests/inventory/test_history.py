@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from dbops.inventory.fingerprint import fingerprint
-from dbops.inventory.history import History, Observed
-from dbops.inventory.model import Gap, Instance, Sighting, Snapshot, TableIo, TableRef
+from dbops.inventory.history import History, LogPositionsMovedError, Observed
+from dbops.inventory.model import NO_SHOW_VIEW, Gap, Instance, Sighting, Snapshot, TableIo, TableRef
 
 T0 = datetime(2026, 5, 4, 3, 0)
 EVER, LATER = datetime(2000, 1, 1), datetime(2030, 1, 1)
@@ -50,7 +50,7 @@ def shot(minutes: float, *sightings: Sighting, name: str = "writer", **over: Any
     total = sum(s.executions or 0 for s in sightings if s.source == "digest")
     values: dict[str, Any] = {
         "event_counts": {"statement/sql/select": total}, "event_errors": 0, "digest_lost": 0, "null_row": 0, "table_io": (), "read": ALL,
-        **over,
+        "definitions_read": True, **over,
     }  # fmt: skip
     instance = Instance(
         name,
@@ -200,7 +200,7 @@ def test_a_log_counts_what_no_digest_shows(history: History) -> None:
 
 def test_callers_from_logs_and_positions(history: History) -> None:
     log = Sighting("slow_log", "f", "DELETE FROM t WHERE id = 9", "shop", executions=4, first_seen=at(3), last_seen=at(4), user="app",
-                   host="h", callers=frozenset(("action=buy,job=12345", "nightly 'x' of bob77")))  # fmt: skip
+                   host="h", callers=frozenset(("action=buy,job=?", "nightly ? of ?")))  # fmt: skip
     assert history.log_positions("shop", "writer") == {}
     history.record("shop", shot(0, log, replace(log, user="root"), log_positions={"a": "10", "b": "1"}))
     history.record("shop", shot(15, log_positions={"a": "20"}, read=frozenset(), event_counts={}))
@@ -386,3 +386,120 @@ def test_only_real_conflicts_are_tried_again(history: History, monkeypatch: pyte
     )
     with pytest.raises(sa.exc.OperationalError, match="denied"):
         history.record("shop", shot(0))
+
+
+GAP_PREPARED = "server-side prepared statements"
+
+
+def logged(text: str, executions: int, first: float, last: float) -> Sighting:
+    return Sighting("slow_log", text, text, "shop", executions=executions, first_seen=at(first), last_seen=at(last))
+
+
+def gaps_with(history: History, *sightings: Sighting) -> dict[str, int | None]:
+    """Of an interval with 10 executions of prepared statements that nobody saw, and 3 of a digest."""
+    history.record("shop", shot(0, event_counts={}))
+    events = {"statement/com/Execute": 10, "statement/sql/select": 3}
+    ledger = history.record("shop", shot(15, digest(3), *sightings, event_counts=events)).coverage
+    assert ledger.explained + sum(gap.executions or 0 for gap in ledger.gaps) == ledger.executions_total
+    return {gap.what: gap.executions for gap in ledger.gaps}
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last", "left"),
+    [
+        ("DELETE FROM t WHERE id = 9", 1, 14, 6),
+        ("DELETE FROM t WHERE id = 9", -60, -50, 10),  # before the interval
+        ("DELETE FROM t WHERE id = 9", -1, 14, 10),  # part of it before the interval
+        ("DELETE FROM t WHERE id = 9", 1, 16, 10),
+        ("SELECT total FROM orders WHERE id = 9", 1, 14, 10),  # a digest names it
+    ],
+)
+def test_a_log_closes_gaps_of_its_own_interval_only(
+    history: History, text: str, first: float, last: float, left: int
+) -> None:
+    assert gaps_with(history, logged(text, 4, first, last)) == {GAP_PREPARED: left}
+
+
+def test_a_log_from_before_a_restart_closes_nothing_after_it(history: History) -> None:
+    history.record("shop", shot(0, event_counts={}))
+    restarted = shot(15, logged("DELETE FROM t", 4, 1, 2), event_counts={"statement/com/Execute": 4}, started=at(10))
+    assert (GAP_PREPARED, 4) in [(g.what, g.executions) for g in history.record("shop", restarted).coverage.gaps]
+
+
+def test_instances_with_different_witnesses_are_added_up(history: History) -> None:
+    history.record("shop", shot(0, digest(100, counters={"rows_sent": 100.0})))
+    log = replace(logged(SELECT, 70, -10, -1), counters={"rows_sent": 70.0})
+    history.record("shop", shot(0, log, digest(3, counters={"rows_sent": 3.0}), name="reader"))
+    activity = window(history)[PRINT].activity
+    assert (activity.executions, activity.counters["rows_sent"]) == (170, 170.0)
+
+
+def test_a_log_that_was_read_twice_is_refused(history: History) -> None:
+    log = logged("DELETE FROM t WHERE id = 9", 4, 1, 2)
+    history.record("shop", shot(0, log_positions={"a": "10"}, log_positions_before={}))
+    with pytest.raises(LogPositionsMovedError, match="another snapshot has read a meanwhile"):
+        history.record("shop", shot(15, log, log_positions={"a": "20"}, log_positions_before={}))
+    assert window(history) == {}
+    assert len(history.coverage("shop", EVER, LATER)) == 1
+    assert history.record("shop", shot(30, log, log_positions={"a": "20"}, log_positions_before={"a": "10"})).is_new
+
+
+def test_views_must_be_known_before_anything_is_explained(history: History) -> None:
+    body = Sighting("routine", "view shop.v:x", "select 1 from t", "shop", program="view shop.v")
+    hidden = Gap("definition of 1 views: shop.w", NO_SHOW_VIEW, "GRANT")
+
+    def explained(shot_: Snapshot) -> tuple[int, int]:
+        ledger = history.record("shop", replace(shot_, definitions_read=False)).coverage
+        return ledger.explained, ledger.executions_total
+
+    assert explained(shot(0, digest(3))) == (0, 3)
+    assert explained(shot(15, digest(5), body)) == (2, 2)
+    assert explained(shot(30, digest(6), body, gaps=(hidden,))) == (0, 1)
+    assert explained(shot(45, digest(8))) == (0, 2)
+    assert history.record("shop", shot(60, digest(9))).coverage.explained == 1
+    assert explained(shot(75, digest(12))) == (3, 3)
+
+
+def test_programs_that_build_sql_are_remembered(history: History) -> None:
+    body = [
+        Sighting("routine", f"procedure shop.p:{text}", text, "shop", program="procedure shop.p")
+        for text in ("SET @s = 'DELETE'", "prepare x from @s", "EXECUTE x")
+    ]
+    history.record("shop", shot(0, *body))
+    inside = {"event_counts": {"statement/sp/stmt": 4}, "program_statements": {"procedure shop.p": 4}}
+    ledger = history.record("shop", shot(15, **inside)).coverage
+    assert [(g.what, g.executions) for g in ledger.gaps] == [("SQL that programs build", 4)]
+
+
+def test_a_server_that_comes_back_is_named(history: History) -> None:
+    history.record("shop", shot(0, digest(5)))
+    assert history.record("shop", shot(15, digest(1), uuid="v")).coverage.gaps[0].what == "the time before a restart"
+    back = history.record("shop", shot(30, digest(9))).coverage
+    assert "executions that are counted twice" in {gap.what for gap in back.gaps}
+    again = history.record("shop", shot(45, digest(9), uuid="v", started=at(40))).coverage  # restarted meanwhile
+    assert "executions that are counted twice" not in {gap.what for gap in again.gaps}
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("SELECT a FROM t WHERE b = 'it's Secret now'", "SELECT a FROM t WHERE b = ?"),
+        ("SELECT a FROM t WHERE b = 'C:\\' AND c <> 'Secret Word'", "SELECT a FROM t WHERE b = ?"),
+        ("INSERT INTO t VALUES ('it\\'s Secret', 'don\\'t')", "INSERT INTO t VALUES ( ?"),
+        ("SELECT a FROM t WHERE b = 'it\\'s' AND c = 1", "SELECT a FROM t WHERE b = ? AND c = ?"),
+        ("SELECT a FROM `t WHERE b = Secret", "SELECT a FROM ?"),
+        ("`Secret", "?"),
+    ],
+)
+def test_what_may_be_a_value_is_not_stored(history: History, text: str, stored: str) -> None:
+    history.record("shop", shot(0, logged(text, 1, -2, -1)))
+    (found,) = history.window("shop", EVER, LATER)
+    assert (found.text, found.truncated, found.fingerprint) == (stored, stored.count("?") == 1, fingerprint(text))
+    with history.engine.connect() as connection:
+        assert "Secret" not in repr(connection.execute(sa.text("SELECT * FROM inventory_text")).all())
+
+
+def test_generated_columns_are_no_part_of_a_digest(history: History) -> None:
+    history.record("shop", shot(0, digest(1, f"{SELECT} PARSE_GCOL_EXPR ( ( `a` * ? ) ) ", digest="d1")))
+    (found,) = history.window("shop", EVER, LATER)
+    assert (found.text, found.fingerprint) == (SELECT, PRINT)

@@ -173,7 +173,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name(log: Log, tmp_path: Pat
 def test_a_checkpoint_belongs_to_one_kind_of_log(log: Log) -> None:
     log.add(slow(1))
     _, checkpoint, _ = read(Files(log.path), final=True)
-    with pytest.raises(ValueError, match=r"checkpoint of a 'slow_log' cannot continue a 'general_log'"):
+    with pytest.raises(LogSourceError, match=r"checkpoint of a 'slow_log' cannot continue a 'general_log'"):
         Reading(Files(log.path), "general_log", checkpoint)
 
 
@@ -333,7 +333,7 @@ def test_the_calls_are_those_of_botocore() -> None:
         more, _, _ = read(RdsLogs(client, "shop-1", NAME), checkpoint, final=True)
         stub.assert_no_pending_responses()
         stub.add_client_error("describe_db_log_files", "DBInstanceNotFound", "DBInstance shop-1 not found.")
-        with pytest.raises(client.exceptions.DBInstanceNotFoundFault):
+        with pytest.raises(LogSourceError, match=r"DBInstance shop-1 not found.*read again"):
             read(RdsLogs(client, "shop-1", NAME))
     assert [*found, *more] == ["SELECT 1", "SELECT 2", "SELECT 3"]
 
@@ -399,3 +399,30 @@ def test_where_a_first_read_begins(cloudwatch: Any) -> None:
 def test_a_group_that_is_not_there(cloudwatch: Any) -> None:
     with pytest.raises(LogSourceError, match=r"log group /aws/rds/none, stream shop-1: not found; publish the log"):
         read(CloudWatchLogs(cloudwatch, "/aws/rds/none", "shop-1"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\x1f\x8b no gzip", "BadGzipFile"),
+        (gzip.compress(b"x" * 5000)[:-20], "EOFError"),
+        (gzip.compress(bytes(range(256)) * 99)[:20] + b"\xff" * 99, "error"),
+    ],
+)
+def test_a_damaged_file_is_one_error_and_keeps_the_position(log: Log, content: bytes, expected: str) -> None:
+    log.add(slow(1), slow(2))
+    _, checkpoint, _ = read(Files(log.path))
+    damaged = log.path.with_name(f"{log.path.name}.9.gz")
+    damaged.write_bytes(content)
+    os.utime(damaged, (2e9, 2e9))
+    reading = Reading(Files(log.path), "slow_log", checkpoint)
+    with pytest.raises(LogSourceError, match=expected):
+        [*reading.entries()]
+    damaged.unlink()
+    found, _, _ = read(Files(log.path), checkpoint, final=True)
+    assert found == ["SELECT 2"]
+
+
+def test_a_checkpoint_that_is_no_json(log: Log) -> None:
+    with pytest.raises(LogSourceError, match="not JSON: read that log without a checkpoint"):
+        Reading(Files(log.path), "slow_log", "{")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from dbops.inventory import sources
 from dbops.inventory.model import COUNTERS, Program
+from dbops.inventory.snapshot import ClockError, take
 from dbops.inventory.sources import Reader
 
 SETTINGS = {"max_digest_length": "1024", "max_sql_text_length": "1024"}
@@ -147,3 +148,33 @@ def test_bodies() -> None:
         ("procedure s.p", "B"),
         ("view s.v", "select 1; x"),
     ]
+
+
+def test_only_what_begins_with_our_mark_is_ours() -> None:
+    texts = [
+        b"SELECT ? AS `dbops_inventory` , `e` . `a` ", b"SELECT ? AS `dbops_inventory_x` ",
+        b"INSERT INTO `a` ( `dbops_inventory` ) VALUES (?) ",
+        b"SELECT `a` , ? AS `dbops_inventory` ",
+    ]  # fmt: skip
+    found = read(*(digest(digest=f"d{n}", digest_text=text) for n, text in enumerate(texts)))
+    assert [d.own for d in found.digests] == [True, False, False, False]
+    assert sources.is_own(" /* dbops='inventory' */ SELECT 1")
+    assert not sources.is_own("INSERT INTO a VALUES (\"/* dbops='inventory' */ SELECT 1\")")
+
+
+@pytest.mark.parametrize(("size", "truncated"), [(1023, False), (1024, True)])
+def test_prepared_texts_end_at_1024_bytes(size: int, truncated: bool) -> None:
+    counters = {name: 0 for name in COUNTERS if not name.endswith("_ms")}
+    row = {
+        "sql_text": b"SELECT " + b"a" * (size - 7), "statement_name": None, "thread_id": 7, "statement_id": 1, "schema_name": None,
+        "object_schema": None, "object_type": None, "object_name": None, "user": "u", "host": "h", "executions": 3, "total_ps": 0,
+        "lock_ps": 0, **counters,
+    }  # fmt: skip
+    assert [s.truncated for s in sources.prepared(Reader(Answers(row)))] == [truncated]
+
+
+@pytest.mark.parametrize("seconds", [-61, 61, 3600])
+def test_a_snapshot_of_another_time_than_the_servers_is_refused(seconds: int) -> None:
+    conn = Answers({"dbops_inventory": "instance", "now": AT, "version": "8.0.15"})
+    with pytest.raises(ClockError, match=r"its clock says 2026-05-04 03:02:01 UTC, this snapshot's is 2026-05-04 0"):
+        take(conn, "writer", AT + timedelta(seconds=seconds))

@@ -142,7 +142,7 @@ def test_an_instance_that_is_down_is_named_and_the_rest_is_analysed(house: House
     assert house.run().state == "failed"
     report = house.report()
     assert report.verdict == "WARNING"
-    assert "instance reader has no snapshot in the window" in report.document["reasons"]
+    assert "instance reader has no snapshot near the end of the window" in report.document["reasons"]
     assert {row["Store"] for row in house.rows("advice")} == {"not decidable"}
     assert any("Can't connect" in a["Message"] for a in house.alerts())
 

@@ -335,7 +335,9 @@ def test_the_sightings_add_up_to_what_was_sent(written: Logs, kind: LogKind) -> 
     assert {digest: executions[digest] for digest in expected} == expected
     assert one(found, "SELECT id FROM t").callers == {
         "action=show,controller=orders",
-        "a comment,and another,and a third",
+        "a comment",
+        "and another",
+        "and a third",
     }
     assert one(found, "SELECT 'connection', 1 FROM t WHERE id = 1").users == {
         f"root@{config.HOST}",

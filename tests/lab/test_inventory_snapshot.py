@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -69,9 +69,14 @@ def load_schema(server: Mysqld) -> None:
             cursor.execute(statement)
 
 
+def known(taken: Snapshot) -> Snapshot:
+    """As if a full snapshot: until the definitions were read once, no digest is trusted."""
+    return replace(taken, definitions_read=True)
+
+
 def take(server: Mysqld, name: str = "writer", programs: tuple[Program, ...] = (), **options: Any) -> Snapshot:
     with closing(server.connect(**options)) as connection:
-        return snapshot.take(connection, name, now(), catalog_programs=programs)
+        return known(snapshot.take(connection, name, now(), catalog_programs=programs))
 
 
 def record(history: History, server: Mysqld, **options: Any) -> Recorded:
@@ -206,8 +211,8 @@ def test_an_idle_server_balances_exactly_and_our_own_statements_are_subtracted(
 
 def test_two_snapshots_over_one_connection(server: Mysqld, history: History) -> None:
     with closing(server.connect()) as connection:
-        history.record(SPEC, snapshot.take(connection, "writer", now()))
-        ledger = history.record(SPEC, snapshot.take(connection, "writer", now())).coverage
+        history.record(SPEC, known(snapshot.take(connection, "writer", now())))
+        ledger = history.record(SPEC, known(snapshot.take(connection, "writer", now()))).coverage
     assert (ledger.executions_total, ledger.gaps) == (0, ())
 
 
@@ -219,7 +224,7 @@ def test_the_full_analysis_is_subtracted_too(workload: Workload, history: Histor
     with closing(server.connect()) as connection:
         found, _ = catalog.read(connection)
         snapshot.take(connection, "writer", now())
-        taken = snapshot.take(connection, "writer", now(), catalog_programs=found.programs)
+        taken = known(snapshot.take(connection, "writer", now(), catalog_programs=found.programs))
     ledger = history.record(SPEC, taken).coverage
     assert (ledger.executions_total, ledger.explained, ledger.gaps) == (3, 3, ())
     assert ledger.own > 20
@@ -571,6 +576,37 @@ def test_text_that_is_not_utf8(workload: Workload, history: History) -> None:
         (gap,) = recorded.coverage.gaps
         assert gap.what == "2 texts"
         assert "character set" in gap.why
+
+
+def test_reading_the_definitions_is_our_own_and_has_a_limit(server: Mysqld, history: History) -> None:
+    """Without roles; 5.7 keeps no text by which SHOW GRANTS could be known for ours."""
+    load_schema(server)
+    server.sql("CREATE USER IF NOT EXISTS limited@'%' IDENTIFIED BY 'x'")
+    server.sql("GRANT SELECT ON *.* TO limited@'%'")
+    server.sql("GRANT TRIGGER ON `sho_`.* TO limited@'%'")
+    record(history, server)
+    with closing(server.connect("limited", password="x")) as connection:
+        _, found = catalog.read(connection)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT @@SESSION.max_execution_time, @@SESSION.time_zone")
+            assert cursor.fetchone() == (60_000, "+00:00")
+        lacking = [gap.what for gap in found if gap.what.startswith("triggers in")]
+        assert lacking
+        assert "crm" in lacking[0]
+        assert "shop" not in lacking[0]
+        history.record(SPEC, known(snapshot.take(connection, "writer", now())))
+    texts = {o.text for o in observed(history).values()}
+    if server.server.name == "mysql57":
+        assert [
+            t for t in texts if "GRANTS" in t or "aurora" in t or "server_uuid" in t or "GLOBAL VARIABLES" in t
+        ] == []
+    assert [t for t in texts if "information_schema" in t.lower()] == []
+
+
+def test_texts_that_did_not_parse_are_left_out(workload: Workload, history: History) -> None:
+    workload.fail("SELECT a FROM shop.orders WHERE b = 'it's Hunter two'")
+    record(history, workload.server)
+    assert [o.text for o in observed(history, with_own=True).values() if "Hunter" in o.text] == []
 
 
 # -- the store ---------------------------------------------------------------------------------------------------------------

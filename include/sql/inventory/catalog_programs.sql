@@ -1,4 +1,4 @@
--- Bodies of procedures, functions, triggers and events. NULL where the user may not see a routine's.
+-- Bodies of procedures, functions, triggers and events. NULL where the user may not see that of a routine.
 SELECT
     'catalog' AS dbops_inventory,
     LOWER(r.ROUTINE_TYPE) AS kind,

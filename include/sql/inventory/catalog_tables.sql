@@ -1,4 +1,4 @@
--- Base tables and views with engine and size. Without a list of schemas: every schema but the server's own.
+-- Base tables and views with engine and size. Without a list of schemas: every schema but those of the server itself.
 SELECT
     'catalog' AS dbops_inventory,
     t.TABLE_SCHEMA AS table_schema,

@@ -1,4 +1,4 @@
--- Views. The definition is '' for a user without SHOW VIEW.
+-- Views. The definition is empty for a user without SHOW VIEW.
 SELECT
     'catalog' AS dbops_inventory,
     v.TABLE_SCHEMA AS table_schema,

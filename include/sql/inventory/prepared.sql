@@ -1,4 +1,4 @@
--- Prepared statements that are open now, with their executions. OWNER_OBJECT_SCHEMA is NULL for clients: the session's schema is the
+-- Prepared statements that are open now, with their executions. OWNER_OBJECT_SCHEMA is NULL for clients: the schema of the session is the
 -- best that can be had. The derived table gives 5.7, whose performance_schema has no indexes, one to join by.
 SELECT
     'prepared' AS dbops_inventory,

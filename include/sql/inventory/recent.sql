@@ -1,4 +1,5 @@
--- Texts of the last statements of each thread ({{ table }}), those of routine bodies included. age_ps: how long ago each ended.
+-- Texts of the last statements of each thread ({{ table }}), those of routine bodies included, without what did not parse: nobody knows
+-- what of it is a value. age_ps: how long ago each ended.
 SELECT
     'recent' AS dbops_inventory,
     h.EVENT_NAME AS event_name,
@@ -26,3 +27,4 @@ LEFT JOIN (
     WHERE me.PROCESSLIST_ID = CONNECTION_ID()
 ) AS o ON TRUE
 WHERE h.SQL_TEXT IS NOT NULL
+    AND h.EVENT_NAME <> 'statement/sql/error'

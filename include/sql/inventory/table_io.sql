@@ -1,4 +1,4 @@
--- Rows read and written per table (index_name NULL) and per index ('' = rows reached without one).
+-- Rows read and written per table (index_name NULL) and per index (empty = rows reached without one).
 SELECT
     'table_io' AS dbops_inventory,
     t.OBJECT_SCHEMA AS schema_name,

@@ -196,8 +196,6 @@ class PlanTable:
     """The index alone gives all columns."""
     loose: bool
     """Groups are skipped through (using_index_for_group_by)."""
-    changes: bool = False
-    """An UPDATE or DELETE of its rows."""
 
 
 @dataclass(frozen=True)
@@ -215,37 +213,45 @@ class Plan:
         return chosen[0] if len(chosen) == 1 else None
 
 
+# MySQL evaluates constant calls while it makes a plan: these wait, take a lock that outlives the statement, or leave the server.
+_ACTING = frozenset({
+    "benchmark", "get_lock", "is_free_lock", "is_used_lock", "load_file", "master_pos_wait", "release_all_locks", "release_lock", "sleep",
+    "source_pos_wait", "wait_for_executed_gtid_set", "wait_until_sql_thread_after_gtids",
+})  # fmt: skip
+
+
 def explainable(text: str) -> bool:
-    """Whether EXPLAIN can take the text: SELECT or DML, no placeholder (so a digest never can), not cut by the server."""
+    """Whether EXPLAIN can take the text and does nothing: a SELECT, no placeholder (so no digest), not cut, no call that acts.
+
+    EXPLAIN of DML may run stored functions that write, and a read-only transaction does not take it, so it is never sent.
+    """
     tokens = sqltext.code_tokens(text)
     return (
-        sqltext.kind_of(text) in ("select", "insert", "replace", "update", "delete")
-        and not any(t.kind == "mark" or t.text == "..." for t in tokens)
+        sqltext.kind_of(text) == "select"
+        and not any(t.kind == "mark" or t.text == "..." or t.text.strip("`").lower() in _ACTING for t in tokens)
         and not text.rstrip().endswith("...")
     )
 
 
 def explain_json(conn: Any, text: str, schema: str | None = None, *, timeout_ms: int = 5000) -> dict[str, Any]:
-    """EXPLAIN FORMAT=JSON of one statement; nothing is written.
+    """EXPLAIN FORMAT=JSON of one SELECT; nothing is written.
 
-    MySQL may evaluate stored functions and subqueries of a SELECT to make its plan, so a SELECT is explained in a READ ONLY transaction
-    and under a time limit; DML (which MySQL would not explain there) in a transaction that is rolled back.
+    MySQL may evaluate stored functions and subqueries to make its plan: hence the READ ONLY transaction and the time limit.
 
     Args:
         conn: a connection that nobody else uses, in autocommit
         text: as raw as it was sent; see :func:`explainable`
         schema: default schema of the session that sent it
-        timeout_ms: limit for a SELECT
+        timeout_ms: limit of the statement
 
     Raises MySQLdb.Error as the server does.
     """
     comment = sqltext.own_comment()
-    mode = " READ ONLY" if sqltext.kind_of(text) == "select" else ""
     with conn.cursor() as cursor:
         if schema:
             cursor.execute(f"{comment} USE {ident(schema)}")
         cursor.execute(f"{comment} SET SESSION max_execution_time = %s", (timeout_ms,))
-        cursor.execute(f"{comment} START TRANSACTION{mode}")
+        cursor.execute(f"{comment} START TRANSACTION READ ONLY")
         try:
             cursor.execute(f"{comment} EXPLAIN FORMAT=JSON {text}")
             found = cursor.fetchone()
@@ -298,7 +304,6 @@ def _plan_table(table: Mapping[str, Any]) -> PlanTable:
         rows=int(table.get("rows_examined_per_scan") or 0),
         covering=bool(table.get("using_index")),
         loose=bool(table.get("using_index_for_group_by")),
-        changes=bool(table.get("update") or table.get("delete")),
     )
 
 
@@ -374,8 +379,7 @@ def _differs(found: Pattern, plan: Plan, chosen: PlanTable | None) -> str:
         same = frozenset({"range"})
     if "index-merge" in found.flags:
         same = frozenset({"index_merge"})
-    # For UPDATE and DELETE of one table MySQL calls every lookup through an index a range.
-    if chosen.access_type in same or (chosen.changes and found.access_class in KEYED and chosen.access_type == "range"):
+    if chosen.access_type in same:
         return ""
     for explanation, holds in _EXPLANATIONS:
         if holds(found, chosen):

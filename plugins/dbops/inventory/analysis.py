@@ -32,6 +32,8 @@ class Evidence:
     gaps: tuple[Gap, ...]
     before: tuple[datetime, dict[str, Any]] | None
     """End of the window and document of the last analysis."""
+    known: frozenset[tuple[str | None, str]] = frozenset()
+    """(schema, fingerprint) of statements that the history had seen by then, whether or not they ran in that window."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ class Change:
     """A statement or table that is not what it was at the last analysis."""
 
     kind: str
-    """new, gone, class, verdict, advice"""
+    """new, back (known from before the last window), gone, class, verdict, advice"""
     what: str
     """Id of the statement, or the table."""
     text: str
     was: str = ""
     now: str = ""
     writes: tuple[TableRef, ...] = ()
+    """Tables that it writes and was not known to write."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Inventory:
     coverage: Coverage
     intervals: list[Interval]
     unseen: tuple[str, ...]
-    """Instances of the spec without a snapshot in the window."""
+    """Instances of the spec without a snapshot, or without one near the end of the window."""
     catalog: Catalog
     statements: list[Statement]
     witnesses: dict[Key, list[Witnesses]]
@@ -84,7 +87,12 @@ class Inventory:
         """What the next analysis is compared with."""
         return {
             "statements": {
-                _name(s): {"id": s.id, "text": s.text[:500], "class": classes(self.witnesses[_key(s)])}
+                _name(s): {
+                    "id": s.id,
+                    "text": s.text[:500],
+                    "class": classes(self.witnesses[_key(s)]),
+                    "writes": sorted(map(str, _written(s))),
+                }
                 for s in self.statements
             },
             "tables": {str(h.table): h.verdict for h in self.heats},
@@ -100,11 +108,10 @@ def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
     table_io = [io for io in evidence.table_io if _is_judged(spec, io.table)]
     statements = [_statement(seen, everything) for seen in evidence.observed]
     coverage = combined([i.coverage for i in evidence.intervals])
-    seen_instances = {i.instance for i in evidence.intervals}
-    unseen = tuple(i.name for i in spec.instances if i.name not in seen_instances)
-    # An instance without a snapshot may have run anything.
-    percent = 0.0 if unseen else coverage.explained_percent
-    window = tables.Window(evidence.since, evidence.until, _watched_since(evidence.intervals), percent)
+    stale = _stale(spec, evidence)
+    # An instance that nobody watched to the end may have run anything.
+    percent = 0.0 if stale or not coverage.measured else _explained(evidence.intervals)
+    window = tables.Window(evidence.since, evidence.until, _watched_since(spec, evidence.intervals), percent)
     limits: Any = {"cold_after": timedelta(days=spec.cold_after_days), "coverage_limit": spec.coverage_limit}
     # What the first snapshot found was counted since the server started, perhaps long before the window.
     heats = tables.activity(statements, catalog, table_io, window, **limits)
@@ -113,22 +120,25 @@ def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
     groups = fit.groups(catalog.tables, edges)
     witnesses = {_key(s): _witnesses(s, evidence.trials.get(_key(s)), catalog) for s in statements}
     found = Inventory(
-        spec=spec, window=window, coverage=replace(coverage, measured=coverage.measured and not unseen), intervals=evidence.intervals,
-        unseen=unseen, catalog=catalog, statements=statements, witnesses=witnesses, heats=heats,
+        spec=spec, window=window, coverage=replace(coverage, measured=coverage.measured and not stale), intervals=evidence.intervals,
+        unseen=tuple(stale), catalog=catalog, statements=statements, witnesses=witnesses, heats=heats,
         unused=tables.unused(statements, catalog, table_io, window, **limits),
         writers=writers,
         advice=fit.advise(statements, catalog, heats, coverage_percent=percent, coverage_limit=spec.coverage_limit),
         edges=edges, groups=groups,
         findings={_key(s): _findings(s, evidence.trials.get(_key(s))) for s in statements},
         proposals=_proposals(spec, heats, statements, catalog, window, groups, writers),
-        gaps=(*evidence.gaps, *coverage.gaps, *(_no_snapshot(name) for name in unseen)),
+        gaps=(
+            *evidence.gaps, *coverage.gaps, *_unmatched(spec, everything),
+            *(_not_watched(name, last, evidence.until) for name, last in stale.items()),
+        ),
         compared_with=evidence.before[0] if evidence.before else None,
         changes=[],
     )  # fmt: skip
     if evidence.before is None:
         return found
-    changes = list(_changes(evidence.before[1], found))
-    return replace(found, changes=changes, alarms=[c for c in changes if _is_alarm(spec, c)])
+    changes = list(_changes(evidence.before[1], evidence.known, found))
+    return replace(found, changes=changes, alarms=[c for c in changes if _is_alarm(spec, c, everything)])
 
 
 def _is_judged(spec: InventorySpec, table: TableRef) -> bool:
@@ -178,20 +188,57 @@ def _findings(statement: Statement, trial: Trial | None) -> list[Finding]:
     return list(trial.findings) if trial else upgrade.check_statement(statement)
 
 
-def _watched_since(intervals: Sequence[Interval]) -> datetime | None:
-    """When the instance that was added last was first watched: an interval begins with the snapshot before."""
+def _explained(intervals: Sequence[Interval]) -> float:
+    """Percent explained. What was counted before the first snapshot may be years of it, and must not outweigh what was watched."""
+    watched = [i.coverage for i in intervals if i.since is not None and i.coverage.executions_total]
+    everything = combined([i.coverage for i in intervals]).explained_percent
+    return min(everything, combined(watched).explained_percent) if watched else everything
+
+
+def _stale(spec: InventorySpec, evidence: Evidence) -> dict[str, datetime | None]:
+    """Instances whose last snapshot is missing or older than `stale_after_minutes` at the end of the window -> that snapshot's time."""
+    last: dict[str, datetime] = {}
+    for interval in evidence.intervals:
+        last[interval.instance] = max(interval.until, last.get(interval.instance, interval.until))
+    limit = evidence.until - timedelta(minutes=spec.stale_after_minutes)
+    return {i.name: last.get(i.name) for i in spec.instances if i.name not in last or last[i.name] < limit}
+
+
+def _watched_since(spec: InventorySpec, intervals: Sequence[Interval]) -> datetime | None:
+    """Since when every instance was watched without a break.
+
+    An interval begins with the snapshot before it. After a long one in which the server restarted (or was replaced) nobody knows what ran
+    before the restart, so watching begins anew.
+    """
     first: dict[str, datetime] = {}
-    for interval in intervals:
+    long = timedelta(minutes=spec.stale_after_minutes)
+    for interval in sorted(intervals, key=lambda i: i.until):
         begin = interval.since or interval.until
-        first[interval.instance] = min(begin, first.get(interval.instance, begin))
+        lost = any(reset.startswith("server") for reset in interval.coverage.resets) and interval.until - begin > long
+        if lost or interval.instance not in first:
+            first[interval.instance] = interval.until if lost else begin
     return max(first.values(), default=None)
 
 
-def _no_snapshot(name: str) -> Gap:
+def _not_watched(name: str, last: datetime | None, until: datetime) -> Gap:
+    since = (
+        f"its last snapshot is of {last:%Y-%m-%d %H:%M} UTC, the window ends at {until:%Y-%m-%d %H:%M}"
+        if last
+        else "it has no snapshot"
+    )
     return Gap(
-        f"instance {name}", "no snapshot of it lies in the window: whatever ran there is unknown",
+        f"instance {name}", f"{since}: whatever ran there since is unknown",
         "look at the red snapshot task of this instance, or take it out of the spec",
     )  # fmt: skip
+
+
+def _unmatched(spec: InventorySpec, catalog: Catalog) -> Iterable[Gap]:
+    for pattern in spec.under_migration:
+        if not any(_matches(table, pattern, catalog) for table in catalog.tables):
+            yield Gap(
+                f"under_migration {pattern}", "no table that this user may see has such a name, so no write on it can raise an alarm",
+                "correct the pattern (schema.table, as the server spells it), or GRANT SELECT",
+            )  # fmt: skip
 
 
 def _proposals(
@@ -199,39 +246,55 @@ def _proposals(
     groups: list[tuple[TableRef, ...]], writers: register.Register,
 ) -> list[tables.Proposal]:  # fmt: skip
     found = tables.propose_archive(heats, statements, catalog, window)
-    moving = [g for g in groups if any(_under_migration(spec, t) for t in g)]
+    moving = [g for g in groups if any(_under_migration(spec, t, catalog) for t in g)]
     names = [f"{spec.name}_{number}" if len(moving) > 1 else spec.name for number in range(1, len(moving) + 1)]
     return [*found, *(tables.propose_backfill(n, g, catalog, writers) for n, g in zip(names, moving, strict=True))]
 
 
-def _under_migration(spec: InventorySpec, table: TableRef) -> bool:
-    return any(fnmatchcase(str(table), pattern) for pattern in spec.under_migration)
+def _matches(table: TableRef, pattern: str, catalog: Catalog) -> bool:
+    fold = str.lower if catalog.folds_case else str
+    return fnmatchcase(fold(str(table)), fold(pattern))
 
 
-def _is_alarm(spec: InventorySpec, change: Change) -> bool:
-    return change.kind == "new" and any(_under_migration(spec, table) for table in change.writes)
+def _under_migration(spec: InventorySpec, table: TableRef, catalog: Catalog) -> bool:
+    return any(_matches(table, pattern, catalog) for pattern in spec.under_migration)
 
 
-def _changes(before: dict[str, Any], found: Inventory) -> Iterable[Change]:
+def _is_alarm(spec: InventorySpec, change: Change, catalog: Catalog) -> bool:
+    return any(_under_migration(spec, table, catalog) for table in change.writes)
+
+
+def _written(statement: Statement) -> frozenset[TableRef]:
+    return statement.tables("write", "ddl")
+
+
+def _changes(before: dict[str, Any], known: frozenset[tuple[str | None, str]], found: Inventory) -> Iterable[Change]:
     old: dict[str, dict[str, Any]] = before["statements"]
     present = {_name(s): s for s in found.statements}
     for name, statement in present.items():
         now = classes(found.witnesses[_key(statement)])
-        if name not in old:
-            writes = tuple(sorted(t for t in statement.tables("write", "ddl")))
-            yield Change("new", statement.id, statement.text, now=_shown(now), writes=writes)
-        elif old[name]["class"] != now:
-            yield Change("class", statement.id, statement.text, _shown(old[name]["class"]), _shown(now))
-    for name, was in old.items():
+        if name not in old and (statement.schema, statement.fingerprint) in known:
+            yield Change("back", statement.id, statement.text, now=_shown(now))
+        elif name not in old:
+            yield Change(
+                "new", statement.id, statement.text, now=_shown(now), writes=tuple(sorted(_written(statement)))
+            )
+        else:
+            # A new foreign key, another view or a text that is whole at last makes a known statement a writer.
+            writes = tuple(sorted(t for t in _written(statement) if str(t) not in old[name]["writes"]))
+            if writes or old[name]["class"] != now:
+                was = _shown(old[name]["class"])
+                yield Change("class", statement.id, statement.text, was, _shown(now), writes)
+    for name, was_ in old.items():
         if name not in present:
-            yield Change("gone", was["id"], was["text"], was=_shown(was["class"]))
-    for kind, known, current in (
+            yield Change("gone", was_["id"], was_["text"], was=_shown(was_["class"]))
+    for kind, known_, current in (
         ("verdict", before["tables"], {str(h.table): h.verdict for h in found.heats}),
         ("advice", before["advice"], {str(a.table): a.store for a in found.advice}),
     ):
-        for table in sorted(known.keys() | current.keys()):
-            if known.get(table) != current.get(table):
-                yield Change(kind, table, "", str(known.get(table, "not there")), str(current.get(table, "not there")))
+        for table in sorted(known_.keys() | current.keys()):
+            if known_.get(table) != current.get(table):
+                yield Change(kind, table, "", str(known_.get(table, "not there")), str(current.get(table, "not there")))
 
 
 def _shown(by_table: dict[str, str]) -> str:

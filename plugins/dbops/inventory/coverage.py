@@ -20,6 +20,7 @@ from dbops.inventory.deltas import Delta, Deltas, deltas
 from dbops.inventory.model import Gap, Snapshot
 
 _EXECUTE = re.compile(r"\s*EXECUTE\b", re.IGNORECASE)
+_BUILDS = re.compile(r"\s*(?:EXECUTE|PREPARE)\b", re.IGNORECASE)
 _MEMORY = "a restart of the server; memory"
 _SLOW_LOG = "read a window of the slow log with long_query_time = 0"
 
@@ -58,25 +59,36 @@ class Coverage:
         return 100.0 * self.explained / self.executions_total if self.executions_total else 100.0
 
 
-def coverage(previous: Snapshot | None, current: Snapshot, *, programs: Collection[str] = ()) -> Coverage:
+def coverage(
+    previous: Snapshot | None, current: Snapshot, *, programs: Collection[str] = (), building: Collection[str] = (),
+    definitions_known: bool = True,
+) -> Coverage:  # fmt: skip
     """The ledger between two snapshots of one instance, or since its counters began.
 
     Args:
         previous: None at the first snapshot
         current: a digest whose sighting has a ``program`` of the kind view is the digest of that view's body
         programs: stored programs (as str(Program)) whose bodies are known besides those among the sightings
+        building: those whose bodies PREPARE and EXECUTE SQL, besides those among the sightings
+        definitions_known: the bodies of all views are known. Until then no digest can be trusted, and nothing is explained
     """
     since = previous.taken_at if previous else None
     if "statements" not in current.read:
         return Coverage(0, 0, 0, 0, 0, 0, 0, 0, _distinct(current.gaps), (), False, since, current.taken_at)
     found = deltas(previous, current)
     ledger = _Ledger(previous, current, found)
+    bodies = [(s.program, s.text) for s in current.sightings if s.source == "routine" and s.program]
     gaps = [
         *current.gaps, *_restart_gap(previous, found), *ledger.digest_gaps(), *ledger.prepared_gaps(),
-        *ledger.program_gaps({*programs, *(s.program for s in current.sightings if s.source == "routine" and s.program)}),
+        *ledger.program_gaps(
+            {*programs, *(name for name, _ in bodies)}, {*building, *(name for name, text in bodies if _BUILDS.match(text))}
+        ),
     ]  # fmt: skip
     # The gaps that the snapshot itself brought describe sources; their executions are counted here.
     hidden = sum(gap.executions or 0 for gap in gaps[len(current.gaps) :])
+    if not definitions_known and ledger.total > hidden:
+        gaps.append(_unknown_views(ledger.total - hidden))
+        hidden = ledger.total
     return Coverage(
         executions_total=ledger.total,
         named_digest=ledger.named,
@@ -93,8 +105,10 @@ def coverage(previous: Snapshot | None, current: Snapshot, *, programs: Collecti
     )
 
 
+_SHARED_DIGEST = "other statements may share a truncated digest"
+_CUT_PREPARED = "truncated prepared statements"
 _SHOWN_BY_LOGS = (
-    "statements over views", "server-side prepared statements", "SQL EXECUTE", "truncated digests",
+    "statements over views", "server-side prepared statements", "SQL EXECUTE", _CUT_PREPARED, "truncated digests", _SHARED_DIGEST,
     "statements in the NULL row of the digest table", "statements before a TRUNCATE", "statements without a digest",
 )  # fmt: skip
 
@@ -104,8 +118,8 @@ def with_logs(ledger: Coverage, only_in_logs: int) -> Coverage:
 
     Args:
         ledger: by the counters
-        only_in_logs: executions of statements in logs beyond those that digests and open prepared statements name. What does not parse
-            is in a slow log too, so errors are taken off
+        only_in_logs: executions, begun and ended within the interval, of statements that logs show and no digest names, beyond those
+            of open prepared statements. What does not parse is in a slow log too, so errors are taken off
     """
     left = max(only_in_logs - ledger.errors, 0)
     gaps: list[Gap] = []
@@ -187,7 +201,7 @@ class _Ledger:
                 "part of the prepared statements and of statements in programs", "the event counters were truncated",
                 "do not truncate events_statements_summary_global_by_event_name", "none",
             )  # fmt: skip
-        merged, cut = self._sum(self._merged), self._sum(self._is_cut)
+        merged, cut, shared = self._sum(self._merged), self._sum(self._is_cut), self._sum(self._is_shared)
         if merged:
             yield Gap(
                 "statements over views", "before 5.7.36 the digest of a statement over a view is that of the view's body,"
@@ -200,27 +214,41 @@ class _Ledger:
                 "set max_digest_length, performance_schema_max_digest_length and performance_schema_max_sql_text_length to 4096",
                 f"{_MEMORY}: 140 MB", cut,
             )  # fmt: skip
+        if shared:
+            yield Gap(
+                _SHARED_DIGEST, "statements that differ only behind max_digest_length have one digest, and the server keeps the text of"
+                " one execution", "set max_digest_length, performance_schema_max_digest_length and performance_schema_max_sql_text_length"
+                " to 4096", f"{_MEMORY}: 140 MB", shared,
+            )  # fmt: skip
 
     def prepared_gaps(self) -> Iterable[Gap]:
         """Executions of prepared statements whose text was closed, or is not shown."""
         open_now = [d for d in self.found.items if d.sighting.source == "prepared" and not d.sighting.own]
         by_sql = sum(d.executions or 0 for d in open_now if d.sighting.key.endswith(":sql"))
         by_client = sum(d.executions or 0 for d in open_now) - by_sql
+        executed = self._sum(lambda d: _EXECUTE.match(d.sighting.text) is not None)
+        cut = [d for d in open_now if d.sighting.truncated]
+        cut_by_sql = sum(d.executions or 0 for d in cut if d.sighting.key.endswith(":sql"))
+        cut_by_client = sum(d.executions or 0 for d in cut) - cut_by_sql
+        if hidden := min(cut_by_sql, executed) + min(cut_by_client, self.prepared):
+            yield Gap(
+                _CUT_PREPARED, "the server keeps 1,024 bytes of their text: tables behind that are not known",
+                f"{_SLOW_LOG}; or shorten them", "I/O on the server while the log is on", hidden,
+            )  # fmt: skip
         if (hidden := self.prepared - by_client) > 0:
             yield Gap(
                 "server-side prepared statements", "closed before a snapshot saw them: the server shows their text only while they are"
                 " open", f"take snapshots more often; or {_SLOW_LOG}; or turn off server-side prepared statements in the client"
                 " (useServerPrepStmts=false)", "none, I/O, or a change in the client", hidden,
             )  # fmt: skip
-        executed = self._sum(lambda d: _EXECUTE.match(d.sighting.text) is not None)
         if (hidden := executed - by_sql) > 0:
             yield Gap(
                 "SQL EXECUTE", "its digest is EXECUTE `name`; the text behind it is shown from 8.0 on, while the statement is open",
                 "read a window of the general log, which has the text", "I/O on the server while the log is on", hidden,
             )  # fmt: skip
 
-    def program_gaps(self, known: Collection[str | None]) -> Iterable[Gap]:
-        """Statements inside programs whose body nobody read, or that were dropped."""
+    def program_gaps(self, known: Collection[str], building: Collection[str]) -> Iterable[Gap]:
+        """Statements inside programs whose body nobody read, that were dropped, or that build their SQL themselves."""
         inside = self.found.program_statements
         instructions = sum(n for name, n in self.found.event_counts.items() if name.startswith("statement/sp/"))
         of_unknown = sum(count for name, count in inside.items() if name not in known)
@@ -231,6 +259,12 @@ class _Ledger:
             yield Gap(
                 "statements in stored programs", listed, "let the full analysis read the catalog"
                 " (SELECT on mysql.proc in 5.7, SHOW_ROUTINE from 8.0.20 on, TRIGGER, EVENT)", "none", hidden,
+            )  # fmt: skip
+        built = {name: count for name, count in inside.items() if name in building and name in known}
+        if hidden := min(self.in_programs - hidden, sum(built.values())):
+            yield Gap(
+                "SQL that programs build", f"PREPARE and EXECUTE in {', '.join(sorted(built))}: no source shows what they run",
+                "read the program, or the general log while it runs", "I/O on the server while the log is on", hidden,
             )  # fmt: skip
 
     def _sum(self, condition: Callable[[Delta], bool]) -> int:
@@ -244,6 +278,11 @@ class _Ledger:
         sighting = delta.sighting
         whole = not sighting.truncated or (sighting.schema, sighting.digest) in self.whole_samples
         return not (sighting.text and whole) and not self._merged(delta)
+
+    def _is_shared(self, delta: Delta) -> bool:
+        """A whole sample proves one execution of a cut digest, not that the others were the same statement."""
+        sighting = delta.sighting
+        return sighting.truncated and sighting.executions != 1 and not self._is_cut(delta) and not self._merged(delta)
 
 
 def _own_by_connection(previous: Snapshot | None, current: Snapshot, found: Deltas) -> int:
@@ -267,6 +306,13 @@ def _restart_gap(previous: Snapshot | None, found: Deltas) -> Iterable[Gap]:
             "the time before a restart", f"{reset.reason}; what ran between {previous.taken_at:%Y-%m-%d %H:%M:%S} UTC and the end of the"
             " former server is not known", "take snapshots more often, and one before a planned restart", "none",
         )  # fmt: skip
+
+
+def _unknown_views(count: int) -> Gap:
+    return Gap(
+        "views are not known yet", "the full analysis has not read the definitions: any digest may be that of a view's body, and its"
+        " statement may be a write", "let the full analysis run, with SHOW VIEW on every schema", "none", count,
+    )  # fmt: skip
 
 
 def _discarded_gap(found: Deltas, first: bool, count: int) -> Gap:

@@ -59,7 +59,7 @@ def fingerprint(text: str, *, is_digest: bool = False, truncated: bool = False) 
 def normalise(text: str, *, is_digest: bool = False, truncated: bool = False) -> str:
     """The token stream that is hashed, tokens joined by blanks: lower case, values ``?``, lists of values ``?+``."""
     parts = _Parts()
-    for token in sqltext.code_tokens(text):
+    for token in sqltext.code_tokens(sqltext.statement_of(text) if is_digest else text):
         parts.add(token.kind, token.text)
     out = parts.out
     while out and out[-1] == ";":

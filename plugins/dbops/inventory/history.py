@@ -86,6 +86,10 @@ class TableActivity:
     """Counter -> the last interval (ever) in which it moved; the first one begins with the server. Absent = never seen moving."""
 
 
+class LogPositionsMovedError(RuntimeError):
+    """Recording would count a portion of a log twice, or lose one; the message names the logs."""
+
+
 class History:
     """Reads and writes the history. Instances are cheap; the engine pools the connections."""
 
@@ -102,6 +106,9 @@ class History:
         """Add a snapshot, in one transaction; the same (spec, instance, taken_at) again changes nothing.
 
         Snapshots of an instance come in order: one that is older than the newest adds nothing, since the newer one's differences span it.
+
+        Raises:
+            LogPositionsMovedError: the logs were read from where another snapshot had already begun; nothing is written
         """
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_conflict),
@@ -123,7 +130,9 @@ class History:
             if newest is not None:
                 known = to_coverage(newest.coverage)
                 return Recorded(newest.snapshot_id, False, known, known.resets)
-            return Recording(connection, spec, watch_id, snapshot).run()
+            recording = Recording(connection, spec, watch_id, snapshot)
+            _refuse_moved(snapshot, recording.past.state.get("log_positions", {}))
+            return recording.run()
 
     @staticmethod
     def _lock_watch(connection: sa.Connection, spec: str, instance: str) -> int:
@@ -136,11 +145,12 @@ class History:
     def window(self, spec: str, since: datetime, until: datetime, *, with_own: bool = False) -> list[Observed]:
         """Every statement that a snapshot with since < taken_at <= until showed, over all instances; our own on request only.
 
-        Executions that digests, prepared statements and a log all saw are counted once: the source that saw most is believed.
+        Executions that digests, prepared statements and a log of an instance all saw are counted once: the source that saw most of them
+        is believed. Instances are added up.
         """
         with self.engine.connect() as connection:
             seen = self._readings(spec, since, until).subquery()
-            names = [seen.c[name] for name in ("fingerprint", "schema_name", "witness")]
+            names = [seen.c[name] for name in ("fingerprint", "schema_name", "watch_id", "witness")]
             figures = connection.execute(
                 sa.select(
                     *names,
@@ -278,7 +288,7 @@ class History:
     def _readings(self, spec: str, since: datetime, until: datetime) -> sa.Select[Any]:
         """Sums per statement, witness and snapshot; digests and prepared statements are one witness, each log another."""
         witness = sa.case((KEY.c.source.in_(LOGS), KEY.c.source), else_="counters")
-        names = (KEY.c.fingerprint, KEY.c.schema_name, witness.label("witness"), READING.c.snapshot_id)
+        names = (KEY.c.fingerprint, KEY.c.schema_name, KEY.c.watch_id, witness.label("witness"), READING.c.snapshot_id)
         query = sa.select(
             *names,
             *(sa.func.sum(READING.c[name]).label(name) for name in ("executions", *COUNTERS)),
@@ -286,7 +296,7 @@ class History:
             sa.func.min(READING.c.since).label("since"),
             sa.func.max(READING.c.until).label("until"),
         )
-        return self._window(query, spec, since, until).group_by(*names[:2], witness, READING.c.snapshot_id)
+        return self._window(query, spec, since, until).group_by(*names[:3], witness, READING.c.snapshot_id)
 
     def _places(
         self, connection: sa.Connection, spec: str, since: datetime, until: datetime
@@ -316,14 +326,31 @@ class History:
         return found
 
 
+def _refuse_moved(snapshot: Snapshot, stored: Mapping[str, str]) -> None:
+    before = snapshot.log_positions_before
+    if before is None:
+        return
+    moved = sorted(log for log in snapshot.log_positions if before.get(log) != stored.get(log))
+    if moved:
+        raise LogPositionsMovedError(
+            f"instance {snapshot.instance.name}, snapshot of {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC: another snapshot has read"
+            f" {', '.join(moved)} meanwhile; nothing was recorded, take the snapshot again"
+        )
+
+
 def _activity(
     rows: Sequence[Mapping[str, Any]], places: Iterable[tuple[str, str]], origin: Mapping[str, Collection[str]]
 ) -> Activity:
-    best = max(rows, key=lambda row: row["executions"] or 0)
+    of_instance: dict[int, Mapping[str, Any]] = {}
+    for row in rows:
+        known = of_instance.get(row["watch_id"])
+        if known is None or (row["executions"] or 0) > (known["executions"] or 0):
+            of_instance[row["watch_id"]] = row
+    best = list(of_instance.values())
     peaks = [float(row["peak"]) for row in rows if row["peak"] is not None]
     instances, sources = zip(*places, strict=True)
     return Activity(
-        executions=int(best["executions"] or 0),
+        executions=sum(int(row["executions"] or 0) for row in best),
         first_seen=min((row["since"] for row in rows if row["since"]), default=None),
         last_seen=max((row["until"] for row in rows if row["until"]), default=None),
         instances=frozenset(instances),
@@ -331,7 +358,8 @@ def _activity(
         users=frozenset(origin.get("user", ())),
         callers=frozenset(origin.get("caller", ())),
         programs=frozenset(origin.get("program", ())),
-        counters={name: float(best[name]) for name in COUNTERS if best[name] is not None},
+        counters={name: sum(float(row[name]) for row in best if row[name] is not None) for name in COUNTERS
+                  if any(row[name] is not None for row in best)},
         gauges={name: max(float(row[name]) for row in rows if row[name] is not None) for name in GAUGES
                 if any(row[name] is not None for row in rows)},
         peak_per_second=max(peaks, default=None),

@@ -10,11 +10,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dbops.inventory import logs
 from dbops.inventory.logs import Entry, LogKind, Tally
@@ -30,8 +33,12 @@ _RDS_LINES = 10_000
 """The most that DownloadDBLogFilePortion gives."""
 
 
+_UNREADABLE = (OSError, EOFError, zlib.error, UnicodeError, BotoCoreError, ClientError)
+"""What reading a file, a compressed file, RDS and CloudWatch Logs may raise."""
+
+
 class LogSourceError(RuntimeError):
-    """There is no such log; the message says what to do."""
+    """There is no such log, or it cannot be read; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +73,20 @@ class Reading:
         source: the log
         log: its format
         checkpoint: of the last read; None: from the oldest line that there is
+
+    Raises:
+        LogSourceError: the checkpoint is that of another kind of log
     """
 
     def __init__(self, source: LogSource, log: LogKind, checkpoint: str | None = None) -> None:
-        saved = json.loads(checkpoint) if checkpoint else {}
+        try:
+            saved = json.loads(checkpoint) if checkpoint else {}
+        except ValueError as error:
+            raise LogSourceError(
+                f"the checkpoint of a {log} is not JSON: read that log without a checkpoint"
+            ) from error
         if checkpoint and saved.get("log") != log:
-            raise ValueError(
+            raise LogSourceError(
                 f"checkpoint of a {saved.get('log')!r} cannot continue a {log!r}: read that log without a checkpoint"
             )
         self._source, self._log = source, log
@@ -106,7 +121,7 @@ class Reading:
 
         Raises:
             LogFormatError: after the entries before it
-            LogSourceError: there is no such log
+            LogSourceError: there is no such log, or it cannot be read to its end; the checkpoint of before is still good
         """
         return self._reader.read(self._pieces(), final=final)
 
@@ -116,7 +131,7 @@ class Reading:
 
     def _pieces(self) -> Iterator[bytes]:
         lines = 0
-        for chunk in self._source.chunks(*self._from):
+        for chunk in self._chunks():
             if not self._places or chunk.place != self._places[-1][1]:
                 self._places.append(
                     (lines, chunk.place, chunk.skipped > 0 or (self._from[0] is not None and not self._places))
@@ -126,6 +141,16 @@ class Reading:
             self._seen += len(chunk.data)
             lines += chunk.data.count(b"\n")
             yield chunk.data
+
+    def _chunks(self) -> Iterator[Chunk]:
+        try:
+            yield from self._source.chunks(*self._from)
+        except _UNREADABLE as error:
+            place = self._places[-1][1] if self._places else "its beginning"
+            raise LogSourceError(
+                f"{self._log} not readable at or behind {place}: {type(error).__name__}: {error}; it is read again from where the last read"
+                " ended"
+            ) from error
 
     def _where(self, line: int) -> str:
         first, place, resumed = next((p for p in reversed(self._places) if p[0] < line), (0, "", False))

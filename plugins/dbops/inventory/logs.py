@@ -42,11 +42,10 @@ _TAIL_BYTES = 4096
 
 
 class LogFormatError(ValueError):
-    """The text is not the log that it should be; the message names the place, what was expected and what is there."""
+    """The text is not the log that it should be; the message names the place and what was expected, not what is there: it may be values."""
 
-    def __init__(self, where: str, expected: str, found: bytes) -> None:
-        shown = found[:120].decode("utf-8", "replace").rstrip("\r\n")
-        super().__init__(f"{where}: expected {expected}, found {shown!r}")
+    def __init__(self, where: str, expected: str) -> None:
+        super().__init__(f"{where}: expected {expected}")
 
 
 class Entry(NamedTuple):
@@ -287,7 +286,7 @@ class _Log:
 
     def _wrong(self, buffer: bytes, at: int) -> LogFormatError:
         line = self._lines + buffer.count(b"\n", 0, at) + 1
-        return LogFormatError(self._where(line), self._expected, buffer[at : at + 200].split(b"\n")[0])
+        return LogFormatError(self._where(line), self._expected)
 
 
 class _OtherKindError(Exception):
@@ -319,6 +318,8 @@ class SlowLog(_Log):
     def _parts(self, before: re.Match[bytes], body: bytes, found: re.Match[bytes]) -> bool:
         if body.endswith(b";\n") or not body:
             earlier, later = before[1], found[1]
+            if not later:
+                return not _open_string(body)  # without a time nothing but the text tells an entry from a pasted one
             return not earlier or not later or later >= earlier or not _quoted(earlier, later, body)
         if (other := _GENERAL_AFTER.search(body)) and not _open_string(body[: other.start()]):
             raise _OtherKindError(other.start())
@@ -480,7 +481,7 @@ def _time(text: bytes) -> datetime | None:
 
 
 _CLOSED = re.compile(
-    rb"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`]|``)*`|/\*.*?\*/|--\s[^\n]*|\#[^\n]*""", re.DOTALL
+    rb"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`]|``)*`|/\*.*?\*/|--(?=\s|\Z)[^\n]*|\#[^\n]*""", re.DOTALL
 )
 
 
@@ -614,18 +615,12 @@ MORE = "(more)"
 _REQUEST_TAGS = re.compile(r"trace(?:parent|state)='[^']*',?")
 
 
-def _caller(comments: tuple[str, ...]) -> tuple[bool, str]:
-    """Whether the statement is the inventory's own, and who sent it: ``controller=orders,action=show``, or the comment as it stands."""
-    return _known_caller(_REQUEST_TAGS.sub("", "\n".join(comments)))
+def _callers(comments: tuple[str, ...]) -> tuple[str, ...]:
+    """Who sent it: ``action=show,controller=orders``, and the words of each other comment."""
+    return _known_callers(_REQUEST_TAGS.sub("", "\n".join(comments)))
 
 
-@lru_cache(maxsize=20_000)
-def _known_caller(comments: str) -> tuple[bool, str]:
-    if sqltext.own_comment() in comments:
-        return True, ""
-    found = sqltext.caller(comments)
-    tags = ",".join(f"{name}={value}" for name, value in found.tags)
-    return False, ",".join(part for part in (tags, *found.comments) if part)
+_known_callers = lru_cache(maxsize=20_000)(sqltext.callers)
 
 
 class _Group:
@@ -694,7 +689,8 @@ class Tally:
         if kind == "admin":
             return
         form, comments = normal_form(text)
-        own, caller = _caller(comments) if comments else (False, "")
+        own = bool(comments) and text.lstrip().startswith(sqltext.own_comment())
+        callers = _callers(comments) if comments and not own else ()
         digest = None if truncated else self._forms.get(form)
         if digest is None:
             digest = self._fingerprint(form, text, truncated)
@@ -716,8 +712,8 @@ class Tally:
             group.seen(at)
         if len(group.users) <= MAX_WHO:
             group.users.add((user, host))
-        if caller and len(group.callers) <= MAX_WHO:
-            group.callers.add(caller)
+        if callers and len(group.callers) <= MAX_WHO:
+            group.callers.update(callers)
 
     def take(self) -> Iterator[Sighting]:
         """What was added up since the last time, most executions first; the tally is empty afterwards."""

@@ -179,6 +179,15 @@ class Gap:
     executions: int | None = None
 
 
+NO_SHOW_VIEW = "the user lacks SHOW VIEW"
+NO_VIEWS = "definitions (views)"
+
+
+def hides_views(gap: Gap) -> bool:
+    """Whether a gap of the catalog means that there may be views whose bodies are not known."""
+    return gap.why == NO_SHOW_VIEW or gap.what == NO_VIEWS
+
+
 @dataclass(frozen=True)
 class Instance:
     """Facts about the server at the time of a snapshot."""
@@ -223,6 +232,10 @@ class Snapshot:
     """Name of a log -> where the next read of it begins; the history keeps it together with what was read before."""
     gaps: tuple[Gap, ...] = ()
     """What this instance cannot or will not show."""
+    log_positions_before: Mapping[str, str] | None = None
+    """Where the reading of the logs began, as the history had it; None: not told. The history refuses what it has had meanwhile."""
+    definitions_read: bool = False
+    """The definitions of all views are among the sightings; False says nothing: only a full snapshot reads them."""
 
 
 # -- what it means ------------------------------------------------------------------------------------------------------------

@@ -82,7 +82,9 @@ class SnapshotOperator(_InventoryOperator):
             READ_ONLY,
             "Clear this task when the instance answers. What ran until then is still in its counters, unless it restarts.",
         ):
-            taken = steps.take_snapshot(self.services(spec), spec, name, _now(), full=self.full)
+            taken = steps.take_snapshot(self.services(spec), spec, name, _now, full=self.full)
+        if not taken.recorded.is_new:
+            self.log.warning("dropped: a newer snapshot of %s is in the history already", name)
         ledger = taken.recorded.coverage
         self.log.info(
             "%s: %d sightings, %d new statements, %.2f %% of %d executions explained, %d tried",
@@ -120,15 +122,19 @@ class AnalyseOperator(_InventoryOperator):
         from dbops.inventory import steps, summary
 
         spec = self.load(self.window["spec"])
+        run = operators.run_label(context)
         with self.explained(spec, "Nothing but the store was written.", "Clear this task; repeating it is harmless."):
             self.start_run(context, spec, spec.aws_connection)
+            services = self.services(spec)
             found = steps.analyse(
-                self.services(spec), spec, operators.run_label(context), datetime.fromisoformat(self.window["until"]),
+                services, spec, run, datetime.fromisoformat(self.window["until"]),
                 window_days=context["params"]["window_days"],
             )  # fmt: skip
             report = summary.report(found, self.common(context, spec.aws_connection, _versions(found)))
+            # In this order: what is kept is what the next analysis calls known, and nobody may have missed it.
+            self._alarm(spec, found)
             self.publish(context, report, spec.aws_connection)
-        self._alarm(spec, found)
+            steps.keep(services, found, run)
         if report.verdict is reports.Verdict.FAILED:
             raise Stopped(
                 "; ".join(report.reasons), happened="Nothing was changed.",
@@ -140,7 +146,7 @@ class AnalyseOperator(_InventoryOperator):
         if not found.alarms:
             return
         lines = [f"{', '.join(map(str, a.writes))}: {a.text[:300]} (statement {a.what})" for a in found.alarms]
-        alerting.notify(
+        sent = alerting.notify(
             "WARNING",
             f"query_inventory {spec.name}: {len(lines)} new write statements on tables under migration",
             "\n".join(
@@ -148,6 +154,10 @@ class AnalyseOperator(_InventoryOperator):
             ),
             spec.aws_connection,
         )
+        if not sent and connections.extra(spec.aws_connection).get(alerting.TOPIC_EXTRA):
+            raise RuntimeError(
+                f"SNS did not take the alert about {len(lines)} new writes; it is sent again when this task is repeated"
+            )
 
 
 def _now() -> datetime:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dbops.inventory.deltas import IO
-from dbops.inventory.model import Instance, Sighting, Snapshot, TableIo
+from dbops.inventory.model import Instance, Sighting, Snapshot, TableIo, hides_views
 from dbops.inventory.stored import IO_KEY, IO_READING, KEY, READING, SNAPSHOT, chunks, io_of, latest, moment, when
 
 
@@ -150,6 +150,23 @@ def state_unmeasured(snapshot: Snapshot, old: Mapping[str, Any]) -> dict[str, An
     """The counters of before; only our own statements go on."""
     sent = snapshot.own_executions + snapshot.own_after
     return {**old, "own_after": old["own_after"] + sent} if "own_after" in old else dict(old)
+
+
+def definitions_of(snapshot: Snapshot, old: Mapping[str, Any]) -> bool | None:
+    """Whether all definitions of views are known: as this snapshot says, or the last that read them; None: nobody has said."""
+    if snapshot.definitions_read:
+        return True
+    if any(map(hides_views, snapshot.gaps)):
+        return False
+    known: bool | None = old.get("definitions")
+    return known
+
+
+def servers_of(snapshot: Snapshot, old: Mapping[str, Any]) -> dict[str, Any]:
+    """Each server that answered under this name, its start and when it last did."""
+    now = snapshot.instance
+    last = {"started_at": now.started_at.isoformat(), "at": snapshot.taken_at.isoformat()}
+    return {**old.get("servers", {}), now.server_uuid: last}
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +11,22 @@ import sqlalchemy as sa
 
 from dbops.inventory import text as sqltext
 from dbops.inventory.coverage import Coverage, coverage, with_logs
-from dbops.inventory.deltas import IO, LOGS, Delta, Deltas, IoDelta, deltas
+from dbops.inventory.deltas import IO, LOGS, START_JITTER, Delta, Deltas, IoDelta, deltas
 from dbops.inventory.fingerprint import fingerprint
-from dbops.inventory.model import COUNTERS, Sighting, Snapshot
-from dbops.inventory.past import Known, io_name, known_io, name_of, read_past, state_of, state_unmeasured, total_of
+from dbops.inventory.model import COUNTERS, Gap, Sighting, Snapshot
+from dbops.inventory.past import (
+    Known,
+    Past,
+    definitions_of,
+    io_name,
+    known_io,
+    name_of,
+    read_past,
+    servers_of,
+    state_of,
+    state_unmeasured,
+    total_of,
+)
 from dbops.inventory.stored import (
     GAUGES,
     IO_KEY,
@@ -31,11 +42,9 @@ from dbops.inventory.stored import (
     chunks,
     from_coverage,
     insert_new,
+    moment,
     when,
 )  # fmt: skip
-
-# Values of these differ at every call, so they name no caller.
-_TRACE_TAGS = ("traceparent", "tracestate")
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Recording:
         self.connection, self.spec, self.watch_id = connection, spec, watch_id
         snapshot = placed(snapshot)
         self.past = read_past(connection, watch_id, snapshot)
+        self.definitions = definitions_of(snapshot, self.past.state)
+        snapshot = replace(snapshot, gaps=(*snapshot.gaps, *_counted_again(snapshot, self.past)))
         self.prints = self._fingerprints(snapshot)
         self.snapshot = self._marked(snapshot)
         self.measured = "statements" in snapshot.read
@@ -67,9 +78,11 @@ class Recording:
         """Add it; the caller's transaction commits."""
         past, snapshot = self.past, self.snapshot
         found = deltas(past.previous, snapshot)
-        ledger = with_logs(
-            coverage(past.previous, snapshot, programs=self._known_programs()), self._only_in_logs(found)
-        )
+        ledger = coverage(
+            past.previous, snapshot, programs=self._known_programs(), building=self._building_programs(),
+            definitions_known=self._definitions_known(),
+        )  # fmt: skip
+        ledger = with_logs(ledger, self._only_in_logs(found))
         self.snapshot_id = self._insert_snapshot(found, ledger)
         new_keys = self._insert_keys()
         new_statements = self._insert_texts(new_keys)
@@ -135,6 +148,22 @@ class Recording:
     def _known_programs(self) -> set[str]:
         return {row.program for row in self.connection.execute(self._bodies())}
 
+    def _building_programs(self) -> set[str]:
+        """Those that PREPARE and EXECUTE what they have put together."""
+        text = sa.func.upper(TEXT.c.text)
+        query = (
+            self._bodies()
+            .join(TEXT, sa.and_(TEXT.c.spec == WATCH.c.spec, TEXT.c.fingerprint == KEY.c.fingerprint))
+            .where(TEXT.c.source == "routine", sa.or_(text.like("PREPARE %"), text.like("EXECUTE %")))
+        )
+        return {row.program for row in self.connection.execute(query)}
+
+    def _definitions_known(self) -> bool:
+        """Whether the bodies of all views are known; until then any digest may be that of a statement over a view."""
+        if self.definitions is not None:
+            return self.definitions
+        return any(s.source == "routine" for s in self.snapshot.sightings) or bool(self._known_programs())
+
     def _bodies(self) -> sa.Select[Any]:
         return (
             sa.select(KEY.c.program, KEY.c.fingerprint)
@@ -143,18 +172,34 @@ class Recording:
         )
 
     def _only_in_logs(self, found: Deltas) -> int:
-        """Executions that a log shows beyond those that the counters give a name; where two logs know a statement, the larger figure."""
+        """Executions of this interval that only a log shows; where two logs know a statement, the larger figure.
+
+        What any digest names is none of them: a log has no less of it. Nor is what began before the interval, which belongs to the gaps of
+        another one, if to any.
+        """
+        named: set[str] = set()
         counted: Counter[str] = Counter()
         logged: dict[str, Counter[str]] = defaultdict(Counter)
+        for sighting in self.snapshot.sightings:
+            if sighting.source == "digest" and not (sighting.program or "").startswith("view "):
+                named.add(self.prints[name_of(sighting)])
         for delta in found.items:
             sighting, executions = delta.sighting, delta.executions or 0
             print_ = self.prints[name_of(sighting)]
-            if sighting.source in LOGS:
-                logged[sighting.source][print_] += 0 if sighting.own else executions
-            elif not (sighting.program or "").startswith("view "):
+            if sighting.source in LOGS and not sighting.own and self._within(sighting, found):
+                logged[sighting.source][print_] += executions
+            elif sighting.source == "prepared":
                 counted[print_] += executions
         largest = {p: max(of_log[p] for of_log in logged.values()) for of_log in logged.values() for p in of_log}
-        return sum(max(count - counted[p], 0) for p, count in largest.items())
+        return sum(max(count - counted[p], 0) for p, count in largest.items() if p not in named)
+
+    def _within(self, sighting: Sighting, found: Deltas) -> bool:
+        """Whether the counters' interval has all that a log shows of a statement."""
+        previous, since = self.past.previous, self.snapshot.instance.started_at
+        if previous is not None:
+            since = max(since, previous.taken_at) if found.was_reset("server") else previous.taken_at
+        first, last = sighting.first_seen, sighting.last_seen
+        return first is not None and last is not None and since <= first and last <= self.snapshot.taken_at
 
     # -- rows ----------------------------------------------------------------------------------------------------------------
 
@@ -172,6 +217,8 @@ class Recording:
                 server_epoch=None if self.measured and fresh else past.server_epoch,
                 state={
                     **(state_of(snapshot, past.state) if self.measured else state_unmeasured(snapshot, past.state)),
+                    "definitions": self.definitions,
+                    "servers": servers_of(snapshot, past.state),
                     "log_positions": {**past.state.get("log_positions", {}), **snapshot.log_positions},
                 },
                 settings=dict(snapshot.instance.settings),
@@ -203,9 +250,10 @@ class Recording:
         for sighting in self.snapshot.sightings:
             name = name_of(sighting)
             if name in new_keys:
+                text, cut = _stored_text(sighting)
                 row: dict[str, Any] = {
-                    "spec": self.spec, "fingerprint": self.prints[name], "source": sighting.source, "truncated": sighting.truncated,
-                    "is_digest": sighting.is_digest, "text": sqltext.mask_literals(sighting.text), "snapshot_id": self.snapshot_id,
+                    "spec": self.spec, "fingerprint": self.prints[name], "source": sighting.source, "truncated": cut,
+                    "is_digest": sighting.is_digest, "text": text, "snapshot_id": self.snapshot_id,
                 }  # fmt: skip
                 rows.setdefault((row["fingerprint"], row["source"], row["truncated"]), row)
         prints = {row["fingerprint"] for row in rows.values()}
@@ -286,6 +334,19 @@ class Recording:
             self.connection.execute(sa.insert(IO_READING), rows)
 
 
+def _counted_again(snapshot: Snapshot, past: Past) -> Iterator[Gap]:
+    """A server that answers under this name again, without a restart: its counters still have what was counted then."""
+    now, before = snapshot.instance, past.state.get("servers", {}).get(snapshot.instance.server_uuid)
+    if past.previous is None or before is None or past.previous.instance.server_uuid == now.server_uuid:
+        return
+    if abs(now.started_at - moment(before["started_at"])) <= START_JITTER:
+        yield Gap(
+            "executions that are counted twice", f"server {now.server_uuid} answers again, as until {before['at']} UTC, and has not been"
+            " restarted: what it had counted until then is counted again",
+            "connect to the endpoint of an instance, not of the cluster; disregard shares of executions in this interval", "none",
+        )  # fmt: skip
+
+
 def placed(snapshot: Snapshot) -> Snapshot:
     """With the schema of a log's statements corrected by the counters.
 
@@ -317,26 +378,17 @@ def _origins_of(sighting: Sighting) -> Iterator[tuple[str, str]]:
     if sighting.program:
         yield "program", sighting.program
     if not sighting.is_digest and not sighting.own:
-        yield from (("caller", caller) for caller in _callers(sighting.text))
-        yield from (("caller", _nameless(caller)) for caller in sighting.callers)
+        yield from (("caller", caller) for caller in {*sqltext.callers(sighting.text), *sighting.callers})
 
 
-def _callers(text: str) -> Iterator[str]:
-    """What the comments of a text say of who sends it."""
-    caller = sqltext.caller(text)
-    tags = ",".join(f"{name}={value}" for name, value in caller.tags if name not in _TRACE_TAGS)
-    yield from filter(None, (_nameless(part) for part in (tags, *caller.comments)))
-
-
-def _nameless(caller: str) -> str:
-    """Without what looks like a value: numbers and long hexadecimal words in tags, strings and every word with a digit elsewhere."""
-    parts = []
-    for part in caller.split(","):
-        if re.match(r"[\w.%-]+=[^']", part):
-            parts.append(re.sub(r"[0-9A-Fa-f-]{12,}|[0-9]{3,}", "?", part))
-        else:
-            parts.append(re.sub(r"\S*\d\S*", "?", sqltext.mask_literals(part)))
-    return ",".join(parts).strip()
+def _stored_text(sighting: Sighting) -> tuple[str, bool]:
+    """(masked text, whether it is cut)."""
+    if sighting.is_digest:
+        return sqltext.mask_literals(sqltext.statement_of(sighting.text)), sighting.truncated
+    # A sample that ends for another reason than its length is one that we perhaps do not read as the server did.
+    cut = sighting.truncated and (sighting.source not in ("sample", "history") or sighting.text.endswith("..."))
+    text, whole = sqltext.storable(sighting.text, cut=cut)
+    return text, sighting.truncated or not whole
 
 
 def _added(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

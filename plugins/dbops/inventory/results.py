@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from dbops.inventory.trials import Key, Trial
 
 _trial = sa.table(
-    "inventory_trial", *map(sa.column, ("spec", "fingerprint", "schema_name")), sa.column("tried_at", sa.DateTime()),
+    "inventory_trial", *map(sa.column, ("spec", "fingerprint", "schema_name", "target")), sa.column("tried_at", sa.DateTime()),
     sa.column("plan", sa.JSON(none_as_null=True)), sa.column("findings", sa.JSON()),
 )  # fmt: skip
 _analysis = sa.table(
@@ -29,21 +29,34 @@ class Results:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 
-    def add_trials(self, spec: str, at: datetime, trials: Mapping[Key, Trial]) -> None:
-        """Add what was tried at that moment."""
+    def add_trials(self, spec: str, at: datetime, target: str, trials: Mapping[Key, Trial]) -> None:
+        """Add what was tried at that moment, with the version of the 8.0 server that was asked ('' = rules only)."""
         rows = [
-            {"spec": spec, "fingerprint": print_, "schema_name": schema, "tried_at": at, **trial.document()}
+            {
+                "spec": spec,
+                "fingerprint": print_,
+                "schema_name": schema,
+                "tried_at": at,
+                "target": target,
+                **trial.document(),
+            }
             for (print_, schema), trial in trials.items()
         ]
         if rows:
             with self.engine.begin() as connection:
                 connection.execute(sa.insert(_trial), rows)
 
-    def trials(self, spec: str, since: datetime | None = None) -> dict[Key, Trial]:
-        """The newest trial of every statement, of those after `since` when it is given."""
+    def tried(self, spec: str, since: datetime, target: str) -> set[Key]:
+        """Statements that were tried after that moment against that server: a plan and a verdict get old."""
+        query = sa.select(_trial.c.fingerprint, _trial.c.schema_name).where(
+            _trial.c.spec == spec, _trial.c.tried_at > since, _trial.c.target == target
+        )
+        with self.engine.connect() as connection:
+            return {(row.fingerprint, row.schema_name) for row in connection.execute(query)}
+
+    def trials(self, spec: str) -> dict[Key, Trial]:
+        """The newest trial of every statement."""
         query = sa.select(_trial).where(_trial.c.spec == spec).order_by(_trial.c.tried_at)
-        if since is not None:
-            query = query.where(_trial.c.tried_at > since)
         with self.engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return {(row["fingerprint"], row["schema_name"]): Trial.of(row["plan"], row["findings"]) for row in rows}

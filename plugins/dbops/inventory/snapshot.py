@@ -19,6 +19,7 @@ from dbops.inventory.model import Gap, Instance, Program, Sighting, Snapshot, Ta
 from dbops.inventory.sources import Reader, Statements
 
 T = TypeVar("T")
+CLOCK_TOLERANCE = timedelta(minutes=1)
 NO_PRIVILEGE = (1044, 1142, 1143, 1227)
 GRANT = "GRANT SELECT ON performance_schema.* TO the connection's user"
 RESTART = "a restart of the server"
@@ -43,6 +44,10 @@ _LOST = {
 }  # fmt: skip
 
 
+class ClockError(RuntimeError):
+    """Server and caller do not agree what time it is; the message names both."""
+
+
 def take(
     conn: Any, name: str, now: datetime, *, catalog_programs: Sequence[Program] = (), own_executions: int = 0
 ) -> Snapshot:
@@ -51,17 +56,23 @@ def take(
     Args:
         conn: a fresh DB-API connection to it; its time zone becomes UTC and its SELECTs get a time limit
         name: of the instance, as the history shall know it
-        now: naive UTC
+        now: naive UTC, of this moment: the order of snapshots, and which entries of a log lie between two, hang on it
         catalog_programs: routines, triggers, events and (kind ``view``) views whose bodies belong to the snapshot. The history remembers
             them: a snapshot every 15 minutes need not bring them
         own_executions: statements that other connections of this inventory sent since the previous snapshot and that carry no mark
 
     Raises:
         MySQLdb.Error: the instance does not even tell its version and uptime; anything less is a gap of the snapshot
+        ClockError: `now` is more than a minute from the server's clock
     """
     reader = Reader(conn)
     found_facts = reader.query("instance")[0]
     clock: datetime = found_facts.pop("now")
+    if abs(clock - now) > CLOCK_TOLERANCE:
+        raise ClockError(
+            f"instance {name}: its clock says {clock:%Y-%m-%d %H:%M:%S} UTC, this snapshot's is {now:%Y-%m-%d %H:%M:%S} UTC; snapshots are"
+            " put in order by their time: correct the clock of the worker or of the server (NTP)"
+        )
     facts = {name: str(value) for name, value in found_facts.items() if name != sources.OWN_MARK}
     gaps: list[Gap] = []
     attempt = _Attempt(gaps)

@@ -32,6 +32,10 @@ _WHOLE_PIECE = re.compile(
     r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|`(?:[^`]|``)*`|/\*.*?\*/|--[ \t][^\n]*|#[^\n]*", re.DOTALL
 )
 _OPEN = re.compile(r"['\"`]|/\*")
+_OWN_DIGEST = re.compile(rf"\s*SELECT \? AS `{OWN_MARK}`(?!\w)")
+"""How 5.7 and 8.0 print the beginning of our SELECTs; an application may use the name elsewhere."""
+PREPARED_TEXT_BYTES = 1024
+"""The server keeps no more of a prepared statement's text, and leaves no mark."""
 
 
 class Reader:
@@ -135,7 +139,7 @@ def _digest(row: Mapping[str, Any], max_length: int, found: Statements) -> Sight
         gauges={name: float(value) / PICOSECONDS_PER_MS for name, value in quantiles.items() if value is not None},
         first_seen=row["first_seen"],
         last_seen=row["last_seen"],
-        own=f"`{OWN_MARK}`" in text,
+        own=_OWN_DIGEST.match(text) is not None,
     )
 
 
@@ -179,6 +183,7 @@ def prepared(reader: Reader) -> list[Sighting]:
                 key=f"{text_hash(text)}:{row['thread_id']}:{row['statement_id']}{by_sql}",
                 text=text,
                 schema=row["schema_name"] or row["object_schema"],
+                truncated=_size(row["sql_text"]) >= PREPARED_TEXT_BYTES,
                 executions=int(row["executions"]),
                 counters=_counters(row),
                 user=row["user"],
@@ -257,8 +262,8 @@ def bodies(programs: tuple[Program, ...], split: Any) -> list[Sighting]:
 
 
 def is_own(text: str) -> bool:
-    """Whether the text carries the comment that marks our statements."""
-    return sqltext.own_comment() in text
+    """Whether the text begins with the comment that marks our statements; elsewhere it may be a value."""
+    return text.lstrip().startswith(sqltext.own_comment())
 
 
 def text_hash(text: str) -> str:
@@ -302,7 +307,10 @@ def _cut(raw: bytes | str, text: str, limit: int) -> tuple[bool, bool]:
     A text that is too long ends with "..." (measured). One with a byte that is not valid in the session's character set ends before that
     byte, without a mark: within a string or comment, since MySQL refuses such names.
     """
-    size = len(raw) if isinstance(raw, bytes) else len(raw.encode(errors="replace"))
-    too_long = size >= limit - 4 and text.endswith("...")
+    too_long = _size(raw) >= limit - 4 and text.endswith("...")
     opened = _OPEN.search(_WHOLE_PIECE.sub(" ", text)) is not None
     return too_long or opened, opened and not too_long
+
+
+def _size(raw: bytes | str) -> int:
+    return len(raw) if isinstance(raw, bytes) else len(raw.encode(errors="replace"))

@@ -85,6 +85,12 @@ class InventorySpec(Spec):
         le=3660,
         description="a table without reads or writes for so long, watched all that time, is cold",
     )
+    stale_after_minutes: int = Field(
+        default=60,
+        ge=15,
+        le=10_080,
+        description="an instance without a snapshot for so long at the end of the window is not watched",
+    )
     coverage_limit: float = Field(
         default=99.0,
         ge=0,
@@ -95,7 +101,8 @@ class InventorySpec(Spec):
         default_factory=list, description="schema.table patterns: a new write statement on one of them raises an alert"
     )
     keep_samples: bool = Field(
-        default=True, description="store the masked text of samples and logs; false: digests and routine bodies only"
+        default=True,
+        description="keep samples and the statement history (masked) and EXPLAIN their SELECTs; false: neither",
     )
 
     @model_validator(mode="after")

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import sqlalchemy as sa
 
 from dbops.inventory import analysis, catalog, snapshot, trials
 from dbops.inventory.history import History, Recorded
-from dbops.inventory.log_sources import CloudWatchLogs, Files, LogSource, LogSourceError, RdsLogs, Reading
-from dbops.inventory.logs import LogFormatError
+from dbops.inventory.log_sources import CloudWatchLogs, Files, LogSource, RdsLogs, Reading
+from dbops.inventory.logs import LogFormatError, LogKind
 from dbops.inventory.model import Catalog, Gap, Program, Sighting, Snapshot
 from dbops.inventory.results import Results
 from dbops.inventory.spec import FileLog, InstanceSpec, InventorySpec, Log, RdsLog
 
-if TYPE_CHECKING:
-    import sqlalchemy as sa
+TURN_WAIT_S = 300
+TRY_AGAIN = timedelta(days=7)
+"""A plan and an upgrade verdict are as good as the data and the server were: after so long the statement is tried again."""
 
 
 @dataclass(frozen=True)
@@ -42,55 +46,104 @@ class Taken:
     gaps: tuple[Gap, ...] = field(default=())
 
 
-def take_snapshot(services: Services, spec: InventorySpec, name: str, now: datetime, *, full: bool) -> Taken:
-    """Read one instance and its logs and add them to the history.
+def take_snapshot(
+    services: Services, spec: InventorySpec, name: str, clock: Callable[[], datetime], *, full: bool
+) -> Taken:
+    """Read one instance and its logs and add them to the history; one at a time for each instance, whoever asks.
 
     Args:
         services: connections
         spec: the cluster
         name: of the instance in the spec
-        now: naive UTC; the history takes each moment of an instance once
+        clock: gives naive UTC; asked when it is this snapshot's turn
         full: also read the bodies of stored programs and views, and try every new raw text (EXPLAIN here, PREPARE on the 8.0 server)
 
     Raises:
         MySQLdb.Error: the instance cannot be reached; nothing is recorded
+        Busy: another snapshot of the instance is under way for longer than the wait
     """
-    instance = next(i for i in spec.instances if i.name == name)
     engine = services.engine()
-    history, results = History(engine), Results(engine)
+    history = History(engine)
     history.migrate()
-    read, positions = _read_logs(services, spec, instance, history)
+    with _turn(engine, f"{spec.name}:{name}"):
+        return _take(services, spec, next(i for i in spec.instances if i.name == name), clock(), history, full=full)
+
+
+def _take(
+    services: Services, spec: InventorySpec, instance: InstanceSpec, now: datetime, history: History, *, full: bool
+) -> Taken:
+    name, results = instance.name, Results(history.engine)
+    before = dict(history.log_positions(spec.name, name))
+    read, positions = _read_logs(services, spec, instance, before)
     logged = tuple(s for r in read for s in r.sightings)
+    trial = _Tried()
     with closing(services.instance(instance.connection)) as conn:
         bodies: tuple[Program, ...] = ()
         gaps: list[Gap] = []
-        sent = 0
-        own: tuple[Sighting, ...] = ()
-        tried: dict[trials.Key, trials.Trial] = {}
         if full:
-            found, gaps = catalog.read(conn)
-            bodies = programs(found)
-            seen = snapshot.take(conn, name, now)
-            seen = replace(seen, sightings=(*logged, *seen.sightings))
-            tried, sent, own = _try(services, spec, instance, seen, found, results)
-        shot = snapshot.take(conn, name, now, catalog_programs=bodies, own_executions=sent)
+            definitions, gaps = catalog.read(conn)
+            bodies = programs(definitions)
+            if spec.keep_samples:
+                seen = snapshot.take(conn, name, now)
+                seen = replace(seen, sightings=(*logged, *seen.sightings))
+                trial = _try(services, spec, instance, seen, definitions, results)
+        shot = snapshot.take(conn, name, now, catalog_programs=bodies, own_executions=trial.sent)
     if not spec.keep_samples:
         shot = replace(shot, sightings=tuple(s for s in shot.sightings if s.source not in ("sample", "history")))
     shot = replace(
         shot,
-        sightings=(*shot.sightings, *own, *logged),
-        gaps=(*shot.gaps, *gaps, *(g for r in read for g in r.gaps)),
+        sightings=(*shot.sightings, *trial.own, *logged),
+        gaps=(*shot.gaps, *gaps, *trial.gaps, *(g for r in read for g in r.gaps)),
         log_positions=positions,
+        log_positions_before=before,
+        definitions_read=full and not any(gap.what.startswith("definition") for gap in gaps),
     )
     recorded = history.record(spec.name, shot)
-    results.add_trials(spec.name, now, tried)
-    return Taken(recorded, len(shot.sightings), len(tried), shot.gaps)
+    results.add_trials(spec.name, now, trial.target, trial.found)
+    return Taken(recorded, len(shot.sightings), len(trial.found), shot.gaps)
+
+
+class Busy(RuntimeError):
+    """Another snapshot of the same instance is under way; nothing was read."""
+
+
+@contextmanager
+def _turn(engine: sa.Engine, what: str) -> Iterator[None]:
+    """Hold a lock of the store's server: two snapshots at once would read the same portion of a log twice."""
+    if engine.dialect.name != "mysql":
+        yield
+        return
+    lock = f"dbops_inventory:{hashlib.sha256(what.encode()).hexdigest()[:40]}"
+    with engine.connect() as connection:
+        got = connection.execute(
+            sa.text("SELECT GET_LOCK(:name, :wait)"), {"name": lock, "wait": TURN_WAIT_S}
+        ).scalar_one()
+        if got != 1:
+            raise Busy(
+                f"another snapshot of {what} has been under way for more than {TURN_WAIT_S} s; this one read nothing"
+            )
+        try:
+            yield
+        finally:
+            with suppress(sa.exc.SQLAlchemyError):  # a lost session has released it already
+                connection.execute(sa.text("SELECT RELEASE_LOCK(:name)"), {"name": lock})
 
 
 def programs(found: Catalog) -> tuple[Program, ...]:
     """Stored programs and, as kind ``view``, views: what has a body."""
     views = (Program("view", ref.schema, ref.table, body) for ref, body in found.views.items() if body)
     return (*found.programs, *views)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What came of the raw texts."""
+
+    found: dict[trials.Key, trials.Trial] = field(default_factory=dict)
+    target: str = ""
+    sent: int = 0
+    own: tuple[Sighting, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
 
 def _try(
@@ -100,29 +153,32 @@ def _try(
     seen: Snapshot,
     definitions: Catalog,
     results: Results,
-) -> tuple[dict[trials.Key, trials.Trial], int, tuple[Sighting, ...]]:
-    known = results.trials(spec.name)
-    with (
-        trials.Explainer(lambda: services.instance(instance.connection)) as explainer,
-        _maybe(services, spec.upgrade_connection) as upgraded,
-    ):
-        tried = trials.run(seen, known, trials.unless_over_views(explainer, definitions), trials.checker(upgraded))
-        return tried, explainer.sent, tuple(explainer.own)
-
-
-class _maybe:
-    """A connection that is closed at the end, or None."""
-
-    def __init__(self, services: Services, connection: str | None) -> None:
-        self.conn = services.instance(connection) if connection else None
-
-    def __enter__(self) -> Any:
-        return self.conn
-
-    def __exit__(self, *exc: object) -> None:
+) -> _Tried:
+    upgraded, gaps = _upgraded(services, spec)
+    try:
+        target = upgraded.get_server_info() if upgraded is not None else ""
+        known = results.tried(spec.name, seen.taken_at - TRY_AGAIN, target)
+        with trials.Explainer(lambda: services.instance(instance.connection)) as explainer:
+            found = trials.run(seen, known, trials.if_harmless(explainer, definitions), trials.checker(upgraded))
+            return _Tried(found, target, explainer.sent, tuple(explainer.own), gaps)
+    finally:
         with suppress(Exception):
-            if self.conn is not None:
-                self.conn.close()
+            if upgraded is not None:
+                upgraded.close()
+
+
+def _upgraded(services: Services, spec: InventorySpec) -> tuple[Any, tuple[Gap, ...]]:
+    """A connection to the 8.0 server; None when there is none, or a gap when it does not answer: it must not cost a snapshot."""
+    if not spec.upgrade_connection:
+        return None, ()
+    try:
+        return services.instance(spec.upgrade_connection), ()
+    except Exception as error:  # whatever a driver raises is the answer here
+        gap = Gap(
+            "the upgrade check on a server", f"{spec.upgrade_connection}: {type(error).__name__}: {error}"[:300],
+            f"start that server or correct upgrade_connection of {spec.name}; rules judge until then",
+        )  # fmt: skip
+        return None, (gap,)
 
 
 # -- logs ------------------------------------------------------------------------------------------------------------------------
@@ -135,49 +191,48 @@ class _LogRead:
 
 
 def _read_logs(
-    services: Services, spec: InventorySpec, instance: InstanceSpec, history: History
+    services: Services, spec: InventorySpec, instance: InstanceSpec, before: Mapping[str, str]
 ) -> tuple[list[_LogRead], dict[str, str]]:
     """What the instance's logs have since the last snapshot; a log that cannot be read is a gap and keeps its position."""
-    positions = dict(history.log_positions(spec.name, instance.name))
+    positions = dict(before)
     read = []
     for log in spec.logs:
-        if log.instance != instance.name:
-            continue
-        name = log_name(log)
-        reading = Reading(
-            _source(services, log), "slow_log" if log.kind == "slow" else "general_log", positions.get(name)
-        )
-        found = _LogRead([], [])
-        try:
-            for sighting in _named(reading.sightings(), name):
-                found.sightings.append(sighting)  # one by one: what stands before a line that cannot be read is kept
-        except LogFormatError as error:
-            found.gaps.append(
-                Gap(
-                    f"the rest of {log.kind} log {name}",
-                    str(error),
-                    "correct the log's format, or its kind in the spec",
+        if log.instance == instance.name:
+            name = log_name(log)
+            found = _LogRead([], [])
+            try:
+                _read_log(services, log, name, found, positions)
+            except (
+                Exception
+            ) as error:  # a log is one source of many: whatever is wrong with it must not cost the snapshot
+                fix = f"correct the entry of logs for {instance.name} in the spec, or the log; it is read again from where it was"
+                found = _LogRead(
+                    [], [*found.gaps, Gap(f"{log.kind} log {name}", f"{type(error).__name__}: {error}"[:300], fix)]
                 )
-            )
-            positions[name] = reading.checkpoint
-        except LogSourceError as error:
-            found.gaps.append(
-                Gap(f"{log.kind} log {name}", str(error), f"correct the entry of logs for {instance.name} in the spec")
-            )
-        else:
-            positions[name] = reading.checkpoint
-        found.gaps += reading.gaps
-        read.append(found)
+            read.append(found)
     return read, positions
+
+
+def _read_log(services: Services, log: Log, name: str, found: _LogRead, positions: dict[str, str]) -> None:
+    kind: LogKind = "slow_log" if log.kind == "slow" else "general_log"
+    reading = Reading(_source(services, log), kind, positions.get(name))
+    try:
+        for sighting in _named(reading.sightings(), name):
+            found.sightings.append(sighting)  # one by one: what stands before a line that cannot be read is kept
+    except LogFormatError as error:
+        fix = "correct the log's format, or its kind in the spec"
+        found.gaps.append(Gap(f"the rest of {log.kind} log {name}", str(error), fix))
+    positions[name] = reading.checkpoint
+    found.gaps += reading.gaps
 
 
 def log_name(log: Log) -> str:
     """What the history calls a log; another place is another log."""
     if isinstance(log, FileLog):
-        return f"file:{log.path}"
+        return f"file:{log.path}:{log.kind}"
     if isinstance(log, RdsLog):
         return f"rds:{log.db_instance}:{log.kind}"
-    return f"cloudwatch:{log.group}:{log.stream}"
+    return f"cloudwatch:{log.group}:{log.stream}:{log.kind}"
 
 
 def _source(services: Services, log: Log) -> LogSource:
@@ -199,22 +254,24 @@ def _named(sightings: Iterator[Sighting], log: str) -> Iterator[Sighting]:
 def analyse(
     services: Services, spec: InventorySpec, run: str, until: datetime, *, window_days: int | None = None
 ) -> analysis.Inventory:
-    """Everything that the history of (until - window, until] tells, judged; the result is kept for the next difference.
+    """Everything that the history of (until - window, until] tells, judged. Changes nothing; see :func:`keep`.
 
     Args:
         services: connections
         spec: the cluster
         run: dag_id/run_id; the difference is to the last analysis of another run
         until: end of the window, naive UTC
-        window_days: instead of the spec's
+        window_days: instead of the spec's; such an analysis is compared with none, since other windows hold other statements
     """
     engine = services.engine()
     history, results = History(engine), Results(engine)
     history.migrate()
     since = until - timedelta(days=window_days or spec.window_days)
+    usual = not window_days or window_days == spec.window_days
     with closing(services.instance(spec.writer.connection)) as conn:
         definitions, gaps = catalog.read(conn)
-    found = analysis.analyse(
+    before = results.analysis_before(spec.name, run, until) if usual else None
+    return analysis.analyse(
         spec,
         analysis.Evidence(
             since=since,
@@ -225,8 +282,16 @@ def analyse(
             trials=results.trials(spec.name),
             catalog=definitions,
             gaps=tuple(gaps),
-            before=results.analysis_before(spec.name, run, until),
+            before=before,
+            known=frozenset(history.previous_statements(spec.name, before[0])) if before else frozenset(),
         ),
     )
-    results.save_analysis(spec.name, run, until, found.document())
-    return found
+
+
+def keep(services: Services, found: analysis.Inventory, run: str) -> None:
+    """Remember what an analysis concluded, for the next difference. Call it when everybody who must know has been told.
+
+    An analysis of another window than the spec's is not kept.
+    """
+    if found.window.until - found.window.since == timedelta(days=found.spec.window_days):
+        Results(services.engine()).save_analysis(found.spec.name, run, found.window.until, found.document())

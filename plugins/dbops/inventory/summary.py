@@ -39,7 +39,8 @@ def judge(found: Inventory) -> tuple[Verdict, list[str]]:
             f"{found.window.coverage_percent:.2f} % of executions are explained by named statements, {found.spec.coverage_limit:g} % are"
             " demanded: nothing is advised; the gaps below name each remedy"
         )
-    reasons += [f"instance {name} has no snapshot in the window" for name in found.unseen]
+    reasons += [f"instance {name} has no snapshot near the end of the window" for name in found.unseen]
+    reasons += [f"{gap.what}: {gap.why}" for gap in found.gaps if gap.what.startswith("under_migration ")]
     breaking = sum(any(f.severity == "breaks" for f in findings) for findings in found.findings.values())
     if breaking:
         reasons.append(f"{breaking} statements break in MySQL 8.0")

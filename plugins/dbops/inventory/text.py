@@ -46,22 +46,29 @@ _AFTER_WITH = ("SELECT", "UPDATE", "DELETE", "INSERT", "REPLACE", "TABLE", "VALU
 
 _IN_NAME = r"\w$\u0080-\U0010ffff"
 _QUOTED = r"""'(?:[^'\\]|''|\\.|\\\Z)*+(?:'|\Z)|"(?:[^"\\]|""|\\.|\\\Z)*+(?:"|\Z)"""
-_TOKEN = re.compile(
-    rf"""
+_NO_ESCAPES = r"""'(?:[^']|'')*+(?:'|\Z)|"(?:[^"]|"")*+(?:"|\Z)"""
+_LEXER = r"""
     (?P<space>[\s\x00]+)
     |(?P<version>/\*!\d*(?P<inner>.*?)(?:\*/|\Z))
     |(?P<hint>/\*\+.*?(?:\*/|\Z))
     |(?P<comment>/\*.*?(?:\*/|\Z)|--(?=[\s\x00-\x1f]|\Z)[^\n]*|\#[^\n]*)
-    |(?P<string>{_QUOTED}|[nNxXbB]'(?:[^'\\]|''|\\.|\\\Z)*+(?:'|\Z))
+    |(?P<string>[nNxXbB](?=')(?:{_QUOTED})|{_QUOTED})
     |(?P<name>`(?:[^`]|``)*+(?:`|\Z))
     |(?P<number>(?:0x[0-9a-fA-F]*|0b[01]*|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?(?:\d+|\Z))?)(?![{_IN_NAME}]))
     |(?P<word>[{_IN_NAME}]+)
     |(?P<variable>@(?!@)(?:[{_IN_NAME}.]+|{_QUOTED}|`(?:[^`]|``)*+(?:`|\Z)))
     |(?P<mark>\?)
     |(?P<op>:=|<=>|->>|->|<=|>=|<>|!=|<<|>>|\|\||&&|\.\.\.|@@|\\N|.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+"""
+
+
+def _token_pattern(quoted: str) -> re.Pattern[str]:
+    form = _LEXER.replace("{_QUOTED}", quoted).replace("{_IN_NAME}", _IN_NAME)
+    return re.compile(form, re.VERBOSE | re.DOTALL)
+
+
+_TOKEN = _token_pattern(_QUOTED)
+_TOKEN_WITHOUT_ESCAPES = _token_pattern(_NO_ESCAPES)
 
 
 class Token(NamedTuple):
@@ -140,6 +147,39 @@ def mask_literals(text: str) -> str:
     of literals go). Text in double quotes is a string here, as in MySQL without ANSI_QUOTES. Masking twice is masking once.
     """
     return "".join(_Mask(text).parts)
+
+
+_CLOSED = re.compile(r"""[nNxXbB]?(?:'(?:[^'\\]|''|\\.)*+'|"(?:[^"\\]|""|\\.)*+")|`(?:[^`]|``)*+`""", re.DOTALL)
+_CLOSED_WITHOUT_ESCAPES = re.compile(r"""[nNxXbB]?(?:'(?:[^']|'')*+'|"(?:[^"]|"")*+")|`(?:[^`]|``)*+`""", re.DOTALL)
+_ESCAPED_QUOTE = re.compile(r"\\['\"]")
+
+
+def storable(text: str, *, cut: bool = False) -> tuple[str, bool]:
+    """(masked text, whether it is the whole text): as :func:`mask_literals`, without what may be a value that looks like code.
+
+    Where a string is open at the end of a text that is not `cut`, or a quote behind a backslash may end a string or not
+    (NO_BACKSLASH_ESCAPES) and both can be, nobody knows what is code behind the first such literal: the text ends there with ``?``.
+    """
+    code = plain(text)
+    end = _doubtful(code, cut)
+    return (mask_literals(text), True) if end is None else (f"{mask_literals(code[:end]).rstrip()} ?".lstrip(), False)
+
+
+def _doubtful(code: str, cut: bool) -> int | None:
+    quoted = [m for m in _TOKEN.finditer(code) if m.lastgroup in ("string", "name")]
+    strings = [m for m in quoted if m.lastgroup == "string"]
+    escaped = next((m.start() for m in strings if _ESCAPED_QUOTE.search(m[0])), None)
+    if quoted and not _CLOSED.fullmatch(quoted[-1][0]):
+        first = escaped if cut else strings[0].start() if strings else None
+        return quoted[-1].start() if first is None else first
+    if escaped is None or (not cut and not _closes_without_escapes(code)):
+        return None  # no valid statement of a session with NO_BACKSLASH_ESCAPES leaves a string open
+    return escaped
+
+
+def _closes_without_escapes(code: str) -> bool:
+    quoted = [m[0] for m in _TOKEN_WITHOUT_ESCAPES.finditer(code) if m.lastgroup in ("string", "name")]
+    return all(map(_CLOSED_WITHOUT_ESCAPES.fullmatch, quoted))
 
 
 class _Mask:
@@ -252,9 +292,21 @@ _DIGEST_RULES: list[tuple[re.Pattern[str], str]] = [
 ]
 
 
+_GENERATED = re.compile(r"\s*(?:\(unknown\) )?`?\bparse_gcol_expr\b`? \(.*\Z", re.IGNORECASE | re.DOTALL)
+
+
+def statement_of(digest_text: str) -> str:
+    """A digest text without what was parsed behind the statement.
+
+    The statement that opens a table with generated columns has their expressions at the end of its digest: ``PARSE_GCOL_EXPR ( ... )`` in
+    5.7, ``(unknown) `parse_gcol_expr` ( ... )`` in 8.0. They come and go with FLUSH TABLES and a restart.
+    """
+    return _GENERATED.sub("", digest_text) if "parse_gcol_expr" in digest_text.lower() else digest_text
+
+
 def undo_digest(text: str) -> str:
     """SQL that a parser accepts, from the text that MySQL prints for a digest. Names keep their quotes, values stay ``?``."""
-    result = text.strip()
+    result = statement_of(text).strip()
     for pattern, replacement in _DIGEST_RULES:
         result = pattern.sub(replacement, result)
     return _SYNONYM.sub(lambda m: _SYNONYMS[m[1]], result)
@@ -284,6 +336,8 @@ def is_truncated(text: str, max_digest_length: int) -> bool:
     The first token that does not fit ends the text. Most are 2 bytes long and leave the buffer full to the last few bytes; an identifier
     may leave as much free as it is long, and then what stands before it is unfinished. A whole text that fills the buffer is taken for cut.
     """
+    if statement_of(text) != text:
+        return False  # what was cut, if anything, stands behind the statement
     free = max_digest_length - digest_bytes(text)
     return free < _SLACK or (free < _LONGEST_IDENTIFIER and _is_unfinished(text))
 
@@ -321,6 +375,26 @@ def caller(text: str) -> Caller:
         elif body:
             others.append(body[:200])
     return Caller(tuple(sorted(tags.items())), tuple(others))
+
+
+_CALLER_TAGS = frozenset(("controller", "action", "framework", "route", "application", "db_driver", "job", "service"))
+"""Pairs that name code. Others (a user, a trace, a session) are values."""
+_NOT_A_WORD = re.compile(r"\S*[\d@=?'\"]\S*")
+
+
+def callers(text: str) -> tuple[str, ...]:
+    """Who sends a statement, as it may be stored: the pairs that name code, and the plain words of each other comment.
+
+    What looks like a value is ``?``: numbers and long hexadecimal words in pairs, strings and words with a digit, ``@`` or ``=`` elsewhere.
+    """
+    found = caller(text)
+    tags = ",".join(f"{name}={_nameless(value)}" for name, value in found.tags if name in _CALLER_TAGS)
+    words = (_NOT_A_WORD.sub("?", storable(comment)[0]).strip() for comment in found.comments)
+    return tuple(part for part in (tags, *words) if part.strip("? "))
+
+
+def _nameless(value: str) -> str:
+    return "?" if "@" in value else re.sub(r"[0-9A-Fa-f-]{12,}|[0-9]{3,}", "?", value)
 
 
 OWN_TAG = "dbops"

@@ -75,12 +75,18 @@ def checker(conn: Any | None) -> Callable[[str, str | None], list[Finding]]:
     return lambda text, schema: upgrade.check_on_server(conn, text, schema=schema)
 
 
-def unless_over_views(
+def if_harmless(
     explain: Callable[[str, str | None], Plan | None], definitions: Catalog
 ) -> Callable[[str, str | None], Plan | None]:
-    """`explain`, but None for statements over views: before 5.7.36 our EXPLAIN would get the digest of the view's body, and so theirs."""
+    """`explain`, but None for a statement that calls a stored function, or that goes over a view.
+
+    MySQL may run a function to make its plan. Before 5.7.36 our EXPLAIN over a view would get the digest of the view's body, and so theirs.
+    """
+    functions = {p.name.lower() for p in definitions.programs if p.kind == "function"}
 
     def explain_tables(text: str, schema: str | None) -> Plan | None:
+        if any(t.text.strip("`").lower() in functions for t in sqltext.code_tokens(text)):
+            return None
         uses, _, _ = resolve.resolve(parse.analyse(text), schema, definitions)
         return None if any("view " in use.via for use in uses) else explain(text, schema)
 
@@ -88,11 +94,10 @@ def unless_over_views(
 
 
 class Explainer:
-    """EXPLAIN on the instance that showed the statements; what it sends is counted and can be told from the workload.
+    """EXPLAIN of SELECTs on the instance that showed them; what it sends is counted and can be told from the workload.
 
-    MySQL may evaluate stored functions and subqueries of a SELECT to make its plan, so SELECTs have a connection that is read only;
-    MySQL would not explain DML there. The schema is chosen by the protocol, not by USE, so that no statement of ours joins those of
-    the workload.
+    The session is read only, and the schema is chosen by the protocol, not by USE, so that no statement of ours joins those of the
+    workload.
 
     Args:
         connect: opens a connection in autocommit
@@ -104,15 +109,15 @@ class Explainer:
         self.own: list[Sighting] = []
         """Our EXPLAINs, for the history to leave out."""
         self._connect, self._timeout_ms = connect, timeout_ms
-        self._open: dict[bool, Any] = {}
+        self._conn: Any = None
 
     def __enter__(self) -> Explainer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for conn in self._open.values():
-            with suppress(Exception):
-                conn.close()
+        with suppress(Exception):
+            if self._conn is not None:
+                self._conn.close()
 
     def __call__(self, text: str, schema: str | None) -> Plan | None:
         """The plan, or None where there is none to have: another kind of statement, or a table or privilege that is missing."""
@@ -122,7 +127,7 @@ class Explainer:
             return None
         statement = f"EXPLAIN FORMAT=JSON {text}"
         try:
-            conn = self._connection(read_only=sqltext.kind_of(text) == "select")
+            conn = self._session()
             if schema:
                 conn.select_db(schema)
             self._send(conn, statement)
@@ -138,13 +143,13 @@ class Explainer:
             return None
         return access.read_plan(json.loads(found[0][0]))
 
-    def _connection(self, *, read_only: bool) -> Any:
-        if read_only not in self._open:
-            conn = self._open[read_only] = self._connect()
+    def _session(self) -> Any:
+        if self._conn is None:
+            self._conn = self._connect()
             # In one statement, which no application sends: the history must not take theirs for ours. 5.7.12 only knows the old name.
-            mode = "tx_read_only" if conn.get_server_info().startswith("5.") else "transaction_read_only"
-            self._send(conn, f"SET SESSION max_execution_time = {self._timeout_ms}, SESSION {mode} = {int(read_only)}")
-        return self._open[read_only]
+            mode = "tx_read_only" if self._conn.get_server_info().startswith("5.") else "transaction_read_only"
+            self._send(self._conn, f"SET SESSION max_execution_time = {self._timeout_ms}, SESSION {mode} = 1")
+        return self._conn
 
     def _send(self, conn: Any, statement: str) -> None:
         self.sent += 1

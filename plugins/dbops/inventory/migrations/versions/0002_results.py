@@ -20,6 +20,12 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.CHAR(64), nullable=False),
         sa.Column("schema_name", sa.String(64), nullable=False, comment="default schema of the session, '' = none"),
         sa.Column("tried_at", INSTANT, nullable=False, comment="UTC"),
+        sa.Column(
+            "target",
+            sa.String(100),
+            nullable=False,
+            comment="version of the 8.0 server that was asked, '' = rules only",
+        ),
         sa.Column("plan", sa.JSON(), comment="tables of EXPLAIN, without values; null = no plan to be had"),
         sa.Column("findings", sa.JSON(), nullable=False, comment="of the upgrade check, values masked"),
         sa.PrimaryKeyConstraint("spec", "fingerprint", "schema_name", "tried_at"),
