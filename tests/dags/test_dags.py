@@ -16,7 +16,19 @@ FILES = sorted((ROOT / "dags").glob("*.py"))
 # More for a file than `import airflow.sdk` takes; asked for is less than 0.3 s.
 IMPORT_LIMIT_S = 0.3
 IMPORT_TRIES = 5
-TAGS = {"archive", "backfill", "blue_green", "destructive", "dms", "inventory", "mysql", "read-only", "restore", "s3", "trino"}
+TAGS = {
+    "archive",
+    "backfill",
+    "blue_green",
+    "destructive",
+    "dms",
+    "inventory",
+    "mysql",
+    "read-only",
+    "restore",
+    "s3",
+    "trino",
+}
 
 
 @pytest.fixture(scope="module")

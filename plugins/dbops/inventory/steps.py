@@ -66,11 +66,17 @@ def take_snapshot(
     history = History(engine)
     history.migrate()
     with _turn(engine, f"{spec.name}:{name}"):
-        return _take(services, spec, next(i for i in spec.instances if i.name == name), clock(), history, full=full)
+        return _take(services, spec, next(i for i in spec.instances if i.name == name), clock, history, full=full)
 
 
 def _take(
-    services: Services, spec: InventorySpec, instance: InstanceSpec, now: datetime, history: History, *, full: bool
+    services: Services,
+    spec: InventorySpec,
+    instance: InstanceSpec,
+    clock: Callable[[], datetime],
+    history: History,
+    *,
+    full: bool,
 ) -> Taken:
     name, results = instance.name, Results(history.engine)
     before = dict(history.log_positions(spec.name, name))
@@ -84,9 +90,10 @@ def _take(
             definitions, gaps = catalog.read(conn)
             bodies = programs(definitions)
             if spec.keep_samples:
-                seen = snapshot.take(conn, name, now)
+                seen = snapshot.take(conn, name, clock())
                 seen = replace(seen, sightings=(*logged, *seen.sightings))
                 trial = _try(services, spec, instance, seen, definitions, results)
+        now = clock()  # trying thousands of texts takes longer than the history lets a clock be wrong
         shot = snapshot.take(conn, name, now, catalog_programs=bodies, own_executions=trial.sent)
     if not spec.keep_samples:
         shot = replace(shot, sightings=tuple(s for s in shot.sightings if s.source not in ("sample", "history")))
