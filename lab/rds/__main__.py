@@ -1,0 +1,19 @@
+"""``python -m lab.rds --port N --folder DIR``: the simulated AWS of `lab.aws` with real databases behind RDS."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lab import aws, config
+from lab.rds.backend import install
+from lab.rds.plane import folder
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m lab.rds", description="Serve the simulated AWS with a real RDS.")
+    parser.add_argument("--host", default=config.HOST)
+    parser.add_argument("--port", type=int, default=config.DEFAULT_PORTS["aws"])
+    parser.add_argument("--folder", type=Path, default=folder())
+    arguments = parser.parse_args()
+    install(arguments.folder)
+    aws.serve(arguments.host, arguments.port)

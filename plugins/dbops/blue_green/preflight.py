@@ -1,0 +1,146 @@
+"""Preflight by SQL on blue: what creation, the upgrade from 5.7 to 8.0, or the switchover would stumble over.
+
+Ids are those of MySQL Shell's upgrade checker and of Aurora's prechecks where they have one. Checks that read a program's text look for
+words and may be wrong about a comment: they warn. A check that could not be asked is ``unknown``, which stops a run like an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dbops import mysql, sql
+
+Level = Literal["error", "warning", "notice"]
+Verdict = Literal["ok", "error", "warning", "notice", "unknown", "not applicable", "overridden"]
+
+RESERVED_BY_8_0 = frozenset({
+    "CUBE", "CUME_DIST", "DENSE_RANK", "EMPTY", "EXCEPT", "FIRST_VALUE", "FUNCTION", "GROUPING", "GROUPS", "INTERSECT",
+    "JSON_TABLE", "LAG", "LAST_VALUE", "LATERAL", "LEAD", "NTH_VALUE", "NTILE", "OF", "OVER", "PERCENT_RANK",
+    "PERSIST", "PERSIST_ONLY", "RANK", "RECURSIVE", "ROW", "ROWS", "ROW_NUMBER", "SYSTEM", "WINDOW",
+})  # fmt: skip
+"""Reserved by 8.0 and not by 5.7; :func:`reserved_words` asks an 8.0 server for its own list."""
+LONG_TRANSACTION_S = 60
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to blue: the statement of ``include/sql/blue_green/preflight_<statement>.sql``, or a one-line command."""
+
+    id: str
+    level: Level
+    statement: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Answer to one check; `objects` are (object, detail) of what was found."""
+
+    id: str
+    verdict: Verdict
+    objects: tuple[tuple[str, str], ...]
+    fix: str
+    note: str = ""
+    """Why it is unknown, or the recorded reason of an override."""
+
+    @property
+    def stops(self) -> bool:
+        """The run must not go on."""
+        return self.verdict in ("error", "unknown")
+
+
+CHECKS = (
+    Check("binlogFormat", "error", "binlog_format", "set binlog_format = ROW in the cluster parameter group and reboot the writer"),
+    Check("binlogRetention", "error", "binlog_retention", "CALL mysql.rds_set_configuration('binlog retention hours', 24)"),
+    Check("eventScheduler", "warning", "event_scheduler", "event_scheduler = OFF in green's parameter group until the switchover is over"),
+    Check("triggerDefiner", "warning", "trigger_definer", "create the trigger again with a DEFINER that exists"),
+    Check("noPrimaryKey", "warning", "no_primary_key", "add a PRIMARY KEY before the upgrade"),
+    Check("schemaTmp", "error", "schema_tmp", "rename the database"),
+    Check("engine", "error", "engine", "ALTER TABLE ... ENGINE = InnoDB"),
+    Check("longTransactions", "warning", "long_transactions", "let it end, or end it, before the switchover"),
+    Check("runningDdl", "warning", "running_ddl", "wait until it has ended"),
+    Check("preparedXa", "error", "XA RECOVER", "XA COMMIT or XA ROLLBACK each of them"),
+    Check("externalReplica", "error", "SHOW SLAVE STATUS", "stop replication into blue: CALL mysql.rds_reset_external_master"),
+    Check("reservedKeywords", "warning", "reserved_names", "quote the name in every statement, or rename the object"),
+    Check("utf8mb3", "notice", "utf8mb3", "convert to utf8mb4 after the upgrade"),
+    Check("obsoleteSqlModeFlags", "error", "sql_modes", "create the program again without these modes"),
+    Check("removedFunctions", "warning", "removed_functions", "use its successor, for example ST_GeomFromText or AES_ENCRYPT"),
+    Check("groupbyAscSyntax", "warning", "group_by_order", "use ORDER BY"),
+    Check("depreciatedSyntaxCheck", "warning", "query_cache_words", "remove SQL_CACHE and SQL_NO_CACHE"),
+    Check("nonNativePartitioning", "error", "native_partitioning", "ALTER TABLE ... ENGINE = InnoDB, or remove the partitions"),
+    Check("partitionedTablesInSharedTablespaces", "error", "shared_tablespaces", "ALTER TABLE ... TABLESPACE = innodb_file_per_table"),
+    Check("foreignKeyLength", "error", "foreign_key_length", "give the foreign key a shorter name"),
+    Check("enumSetElementLength", "error", "enum_length", "shorten the element to 255 characters"),
+    Check("columnsWhichCannotHaveDefaults", "error", "forbidden_defaults", "ALTER TABLE ... ALTER COLUMN ... DROP DEFAULT"),
+    Check("invalid57Names", "error", "invalid_names", "mysqlcheck --fix-db-names --fix-table-names"),
+    Check("zeroDates", "warning", "zero_dates", "give the column another default"),
+    Check("mysqlSchema", "error", "mysql_schema", "rename or drop the table"),
+    Check("schemaInconsistency", "error", "schema_inconsistency", "drop the orphaned table by making its .frm file anew, or dump and load"),
+    Check("zerofill", "notice", "zerofill", "LPAD in the application"),
+    Check("authenticationPlugin", "notice", "authentication", "make sure that each client can log in with the plugin"),
+)  # fmt: skip
+# Only managed servers have the table; elsewhere the setting does not exist.
+_MANAGED_ONLY = {"binlogRetention"}
+_NO_SUCH_TABLE = 1146
+
+
+def reserved_words(conn80: Any) -> frozenset[str]:
+    """Reserved words of an 8.0 server (green's version), by its own list; they include those of 5.7, which no bare name can have."""
+    found = mysql.rows(conn80, "SELECT WORD AS word FROM information_schema.KEYWORDS WHERE RESERVED = 1")
+    return frozenset(str(row["word"]).upper() for row in found)
+
+
+def run(
+    conn: Any, *, words: Iterable[str] = RESERVED_BY_8_0, overrides: Mapping[str, str] | None = None
+) -> list[Result]:
+    """Ask every check.
+
+    Args:
+        conn: blue, as a user with PROCESS, REPLICATION CLIENT, and SELECT on what is to be seen (a user sees only what it may select)
+        words: reserved words of the target, see :func:`reserved_words`
+        overrides: check id -> reason for which a person goes on in spite of it
+
+    Raises:
+        ValueError: an override names no check, or gives no reason
+    """
+    given = dict(overrides or {})
+    if unknown := sorted(given.keys() - {check.id for check in CHECKS}):
+        raise ValueError(
+            f"override of {', '.join(unknown)}: no such check; known: {', '.join(check.id for check in CHECKS)}"
+        )
+    if empty := sorted(name for name, reason in given.items() if not reason.strip()):
+        raise ValueError(f"override of {', '.join(empty)} has no reason; say why it is safe")
+    values = {"words": sorted(set(words)), "seconds": LONG_TRANSACTION_S}
+    return [_overridden(_ask(conn, check, values), given) for check in CHECKS]
+
+
+def _ask(conn: Any, check: Check, values: Mapping[str, Any]) -> Result:
+    import MySQLdb
+
+    command = " " in check.statement
+    statement = check.statement if command else sql.render(f"blue_green/preflight_{check.statement}")
+    bound = {name: value for name, value in values.items() if f"%({name})s" in statement}
+    try:
+        found = mysql.rows(conn, statement, bound or None)
+    except MySQLdb.Error as error:
+        if check.id in _MANAGED_ONLY and error.args[0] == _NO_SUCH_TABLE:
+            return Result(check.id, "not applicable", (), check.fix, "the server is not a managed one")
+        return Result(check.id, "unknown", (), check.fix, f"{error.args[0]}: {error.args[-1]}")
+    if command:
+        objects = tuple(
+            (check.statement, ", ".join(f"{k}={v}" for k, v in row.items() if v not in (None, ""))[:200])
+            for row in found
+        )
+    else:
+        objects = tuple((str(row["object"]), str(row["detail"])) for row in found)
+    return Result(check.id, check.level if objects else "ok", objects, check.fix)
+
+
+def _overridden(result: Result, overrides: Mapping[str, str]) -> Result:
+    if result.id in overrides and result.verdict in ("error", "warning", "unknown"):
+        return Result(
+            result.id, "overridden", result.objects, result.fix, f"was {result.verdict}: {overrides[result.id]}"
+        )
+    return result

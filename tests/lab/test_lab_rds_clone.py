@@ -1,0 +1,35 @@
+"""A clone of a 5.7 server in an 8.0 server holds the same rows, whatever their types."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from lab.rds.clone import clone
+from lab.rds.server import Server
+
+TABLE = """CREATE TABLE d.t (id BIGINT AUTO_INCREMENT PRIMARY KEY, a INT, f FLOAT, j JSON, e ENUM('x', 'é'), b VARBINARY(20),
+s VARCHAR(400), l VARCHAR(20) CHARACTER SET latin1,
+g INT GENERATED ALWAYS AS (a + 1), bt BIT(9), p POINT, d DATETIME DEFAULT '0000-00-00')"""
+ROWS = """INSERT INTO d.t (a, f, j, e, b, s, l, bt, p) VALUES
+(1, RAND() * 1e6, JSON_OBJECT('k', 'é'), 2, x'00FF0A095C27', 'é\\n\\t\\\\😀', 'ü', 300, POINT(1, 2)),
+(2, 1/7, NULL, '', '', '', NULL, 0, NULL)"""
+SUM = """SELECT MD5(GROUP_CONCAT(CONCAT_WS('#', id, a, IFNULL(f + 0e0, 'N'), IFNULL(j, 'N'),
+IFNULL(e + 0, 'N'), IFNULL(HEX(b), 'N'), HEX(s), IFNULL(HEX(l), 'N'), g, bt + 0, IFNULL(HEX(p), 'N'), d) ORDER BY id)) FROM d.t"""
+
+
+def test_every_type_arrives_unchanged_at_the_position_of_the_source(tmp_path: Path) -> None:
+    blue, green = Server(tmp_path / "blue", "5.7.22", 1), Server(tmp_path / "green", "8.0.15", 2)
+    with ExitStack() as stack:
+        for server in (blue, green):
+            stack.callback(server.delete)
+            server.initialise()
+            server.start()
+        with blue.cursor(init_command="SET sql_mode = ''") as cursor:
+            for statement in ("CREATE DATABASE d", TABLE, ROWS, "CREATE VIEW d.v AS SELECT id FROM d.t"):
+                cursor.execute(statement)
+        assert clone(blue, green, tmp_path / "copy") == blue.value("@@GLOBAL.gtid_executed").replace("\n", "")
+        assert blue.sql(SUM) == green.sql(SUM)
+        assert green.sql("SELECT COUNT(*) FROM d.v") == ((2,),)
+        assert green.value("@@GLOBAL.gtid_executed") == blue.value("@@GLOBAL.gtid_executed")
+        assert "utf8mb4_general_ci" in green.sql("SHOW CREATE TABLE d.t")[0][1]
