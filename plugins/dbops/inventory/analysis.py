@@ -107,10 +107,10 @@ def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
     catalog = replace(everything, tables={t: d for t, d in everything.tables.items() if _is_judged(spec, t)})
     table_io = [io for io in evidence.table_io if _is_judged(spec, io.table)]
     statements = [_statement(seen, everything) for seen in evidence.observed]
-    coverage = combined([i.coverage for i in evidence.intervals])
+    coverage = combined(_watched(evidence.intervals))
     stale = _stale(spec, evidence)
     # An instance that nobody watched to the end may have run anything.
-    percent = 0.0 if stale or not coverage.measured else _explained(evidence.intervals)
+    percent = 0.0 if stale or not coverage.measured else coverage.explained_percent
     window = tables.Window(evidence.since, evidence.until, _watched_since(spec, evidence.intervals), percent)
     limits: Any = {"cold_after": timedelta(days=spec.cold_after_days), "coverage_limit": spec.coverage_limit}
     # What the first snapshot found was counted since the server started, perhaps long before the window.
@@ -188,11 +188,10 @@ def _findings(statement: Statement, trial: Trial | None) -> list[Finding]:
     return list(trial.findings) if trial else upgrade.check_statement(statement)
 
 
-def _explained(intervals: Sequence[Interval]) -> float:
-    """Percent explained. What was counted before the first snapshot may be years of it, and must not outweigh what was watched."""
+def _watched(intervals: Sequence[Interval]) -> list[Coverage]:
+    """Ledgers of the watched time. What was counted before the first snapshot may be years of it, and tells of another time."""
     watched = [i.coverage for i in intervals if i.since is not None and i.coverage.executions_total]
-    everything = combined([i.coverage for i in intervals]).explained_percent
-    return min(everything, combined(watched).explained_percent) if watched else everything
+    return watched or [i.coverage for i in intervals]
 
 
 def _stale(spec: InventorySpec, evidence: Evidence) -> dict[str, datetime | None]:

@@ -196,6 +196,13 @@ class History:
 
     def log_positions(self, spec: str, instance: str) -> dict[str, str]:
         """Name of each log -> where its next read begins, as the newest snapshot of the instance left it."""
+        return dict(self._newest_state(spec, instance).get("log_positions", {}))
+
+    def knows_definitions(self, spec: str, instance: str) -> bool:
+        """Whether a snapshot of the instance has tried to read the definitions; before that no digest explains anything."""
+        return self._newest_state(spec, instance).get("definitions") is not None
+
+    def _newest_state(self, spec: str, instance: str) -> dict[str, Any]:
         query = (
             sa.select(SNAPSHOT.c.state)
             .join_from(SNAPSHOT, WATCH, SNAPSHOT.c.watch_id == WATCH.c.watch_id)
@@ -204,8 +211,7 @@ class History:
             .limit(1)
         )
         with self.engine.connect() as connection:
-            state = connection.execute(query).scalar()
-        return dict(state["log_positions"]) if state else {}
+            return dict(connection.execute(query).scalar() or {})
 
     def table_io(self, spec: str, since: datetime, until: datetime) -> list[TableActivity]:
         """Rows read and written per instance, table and index by snapshots with since < taken_at <= until.

@@ -15,7 +15,7 @@ from dbops.inventory import analysis, catalog, snapshot, trials
 from dbops.inventory.history import History, Recorded
 from dbops.inventory.log_sources import CloudWatchLogs, Files, LogSource, RdsLogs, Reading
 from dbops.inventory.logs import LogFormatError, LogKind
-from dbops.inventory.model import Catalog, Gap, Program, Sighting, Snapshot
+from dbops.inventory.model import Catalog, Gap, Program, Sighting, Snapshot, hides_views
 from dbops.inventory.results import Results
 from dbops.inventory.spec import FileLog, InstanceSpec, InventorySpec, Log, RdsLog
 
@@ -56,7 +56,8 @@ def take_snapshot(
         spec: the cluster
         name: of the instance in the spec
         clock: gives naive UTC; asked when it is this snapshot's turn
-        full: also read the bodies of stored programs and views, and try every new raw text (EXPLAIN here, PREPARE on the 8.0 server)
+        full: also read the bodies of stored programs and views, and try every new raw text (EXPLAIN here, PREPARE on the 8.0 server); the
+            first snapshot of an instance always does
 
     Raises:
         MySQLdb.Error: the instance cannot be reached; nothing is recorded
@@ -79,6 +80,7 @@ def _take(
     full: bool,
 ) -> Taken:
     name, results = instance.name, Results(history.engine)
+    full = full or not history.knows_definitions(spec.name, name)
     before = dict(history.log_positions(spec.name, name))
     read, positions = _read_logs(services, spec, instance, before)
     logged = tuple(s for r in read for s in r.sightings)
@@ -103,7 +105,7 @@ def _take(
         gaps=(*shot.gaps, *gaps, *trial.gaps, *(g for r in read for g in r.gaps)),
         log_positions=positions,
         log_positions_before=before,
-        definitions_read=full and not any(gap.what.startswith("definition") for gap in gaps),
+        definitions_read=full and not any(hides_views(gap) for gap in gaps),
     )
     recorded = history.record(spec.name, shot)
     results.add_trials(spec.name, now, trial.target, trial.found)
