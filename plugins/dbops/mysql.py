@@ -157,6 +157,23 @@ def read_server(conn: Any) -> Server:
     )
 
 
+def column_of(row: Mapping[str, Any]) -> Column:
+    """A column from a row with the names of ``include/sql/mysql/columns.sql``."""
+    return Column(**{**row, **{flag: bool(row[flag]) for flag in _COLUMN_FLAGS}})
+
+
+def index_of(name: str, parts: Sequence[Mapping[str, Any]]) -> Index:
+    """An index from its rows, in order, with the names of ``include/sql/mysql/indexes.sql``."""
+    return Index(
+        name=name,
+        columns=tuple(p["column_name"] or "" for p in parts),
+        unique=bool(parts[0]["is_unique"]),
+        nullable=any(p["nullable"] for p in parts),
+        has_prefix=any(p["prefix_chars"] is not None for p in parts),
+        index_type=parts[0]["index_type"],
+    )
+
+
 def read_table(conn: Any, schema: str, table: str) -> Table | None:
     """Describe one base table; None when it does not exist, is a view, or this user may not see it."""
     names = {"schema": schema, "table": table}
@@ -166,24 +183,11 @@ def read_table(conn: Any, schema: str, table: str) -> Table | None:
     head = rows(conn, sql.render("mysql/table"), names)
     if not head:
         return None
-    columns = tuple(
-        Column(**{**c, **{flag: bool(c[flag]) for flag in _COLUMN_FLAGS}})
-        for c in rows(conn, sql.render("mysql/columns"), names)
-    )
+    columns = tuple(column_of(c) for c in rows(conn, sql.render("mysql/columns"), names))
     parts: dict[str, list[dict[str, Any]]] = {}
     for part in rows(conn, sql.render("mysql/indexes"), names):
         parts.setdefault(part["index_name"], []).append(part)
-    indexes = tuple(
-        Index(
-            name=name,
-            columns=tuple(p["column_name"] or "" for p in of_index),
-            unique=bool(of_index[0]["is_unique"]),
-            nullable=any(p["nullable"] for p in of_index),
-            has_prefix=any(p["prefix_chars"] is not None for p in of_index),
-            index_type=of_index[0]["index_type"],
-        )
-        for name, of_index in parts.items()
-    )
+    indexes = tuple(index_of(name, of_index) for name, of_index in parts.items())
     size = head[0]
     return Table(
         schema=schema,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 UNTOUCHED = "Nothing was written or deleted by this step."
+CORRECT_FORM = "Correct the trigger form or the spec."
 
 S = TypeVar("S", bound=specs.Spec)
 
@@ -25,7 +26,7 @@ class Stopped(Explained, AirflowFailException):
 
 
 class RoomOperator(BaseOperator, Generic[S]):
-    """Base of a room's operators. A room sets `room` and `model`, and may say more by `refusals`, `target` and `aws_connection`."""
+    """Base of a room's operators. A room sets `room` and `model`, and may say more by `refusals` and `target`."""
 
     operator_extra_links = (reports.ReportLink(),)
     room: ClassVar[str]
@@ -52,11 +53,14 @@ class RoomOperator(BaseOperator, Generic[S]):
             ) from error
 
     def chosen(self, context: Context) -> list[S]:
-        """The spec that the conf names, or all that are enabled. Raises guardrails.Refused or specs.SpecError."""
-        refuse_unknown_conf(context)
-        if name := context["params"].get("spec"):
-            return [self.load(name)]
-        return specs.load_all(self.room, self.model(), enabled_only=True)
+        """The spec that the conf names, or all that are enabled. Raises Stopped for unknown keys, and for unknown or wrong specs."""
+        try:
+            refuse_unknown_conf(context)
+            if name := context["params"].get("spec"):
+                return [self.load(name)]
+            return specs.load_all(self.room, self.model(), enabled_only=True)
+        except (guardrails.Refused, specs.SpecError) as error:
+            raise Stopped(str(error), happened=UNTOUCHED, safe_next=CORRECT_FORM) from error
 
     def start_run(self, context: Context, spec: S, aws_connection: str) -> None:
         """Note in the store that this run works on the spec."""

@@ -11,6 +11,7 @@ import pytest
 from dbops import mysql as facts
 from dbops.inventory import access, parse
 from dbops.inventory.model import Activity, Catalog, ColumnUse, Statement, TableRef, Use
+from dbops.inventory.trials import Explainer
 from lab import mysql
 
 pytestmark = pytest.mark.lab
@@ -118,8 +119,19 @@ SELECTS = (
 
 
 @pytest.fixture(scope="module", params=["mysql57", "mysql80"])
-def conn(request: pytest.FixtureRequest) -> Iterator[Any]:
-    made = mysql.root_connection(request.param)
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def explain(server: str, conn: Any) -> Iterator[Explainer]:
+    with Explainer(lambda: mysql.root_connection(server)) as explainer:
+        yield explainer
+
+
+@pytest.fixture(scope="module")
+def conn(server: str) -> Iterator[Any]:
+    made = mysql.root_connection(server)
     with made.cursor() as cursor:
         for statement in (
             f"DROP DATABASE IF EXISTS {SCHEMA}",
@@ -151,17 +163,19 @@ def statement(text: str, activity: Activity | None = None) -> Statement:
     )
 
 
-def judge(conn: Any, catalog: Catalog, text: str) -> access.Witnesses:
+def judge(explain: Explainer, catalog: Catalog, text: str) -> access.Witnesses:
     found = statement(text)
     (table,) = found.tables()
-    plan = access.explain(conn, text, SCHEMA)
+    plan = explain(text, SCHEMA)
     assert plan is not None, text
     return access.witnesses(access.pattern(found, table, catalog), plan, found.activity)
 
 
-def test_patterns_agree_with_the_plans_of_a_server_and_every_difference_is_explained(conn: Any) -> None:
+def test_patterns_agree_with_the_plans_of_a_server_and_every_difference_is_explained(
+    conn: Any, explain: Explainer
+) -> None:
     catalog = catalog_of(conn)
-    judged = {text: judge(conn, catalog, text) for text in SELECTS}
+    judged = {text: judge(explain, catalog, text) for text in SELECTS}
     agreed = [text for text, w in judged.items() if w.agree]
     different = {text: w.differences for text, w in judged.items() if not w.agree}
     assert len(SELECTS) >= 60
@@ -171,7 +185,7 @@ def test_patterns_agree_with_the_plans_of_a_server_and_every_difference_is_expla
     assert set(classes) == {"point", "multi-point", "prefix", "range", "scan", "fulltext"}, classes
 
 
-def test_writes_have_a_pattern_and_are_never_explained(conn: Any) -> None:
+def test_writes_have_a_pattern_and_are_never_explained(conn: Any, explain: Explainer) -> None:
     catalog = catalog_of(conn)
     writes = (
         "UPDATE orders SET total = 0 WHERE id = 7", "DELETE FROM orders WHERE customer_id = 42",
@@ -183,7 +197,7 @@ def test_writes_have_a_pattern_and_are_never_explained(conn: Any) -> None:
     classes = [access.pattern(s, *s.tables(), catalog).access_class for s in found]
     assert classes == ["point", "prefix", "prefix", "range", "scan"]
     for text in (*writes, "INSERT INTO items VALUES (90000, 1, 'x', 1)", "REPLACE INTO items VALUES (7, 1, 'x', 1)"):
-        assert access.explain(conn, text, SCHEMA) is None, text
+        assert explain(text, SCHEMA) is None, text
     assert checksum(conn) == before
 
 
@@ -193,8 +207,8 @@ def checksum(conn: Any) -> tuple[Any, ...]:
         return tuple(cursor.fetchall())
 
 
-def test_what_cannot_be_explained_has_no_plan(conn: Any) -> None:
+def test_what_cannot_be_explained_has_no_plan(explain: Explainer) -> None:
     for text in ("SELECT * FROM orders WHERE id = ?", "SELECT * FROM gone", "COMMIT", "SELECT * FROM `orders` WHERE `id` IN (...)",
                  "SELECT * FROM orders WHERE note = 'cut here..."):  # fmt: skip
-        assert access.explain(conn, text, SCHEMA) is None, text
-    assert access.explain(conn, "SELECT 1 FROM orders", "no_such_schema") is None
+        assert explain(text, SCHEMA) is None, text
+    assert explain("SELECT 1 FROM orders", "no_such_schema") is None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dbops import connections, guardrails, operators, reports, specs
-from dbops.operators import UNTOUCHED, Stopped
+from dbops.operators import CORRECT_FORM, UNTOUCHED, Stopped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -119,9 +119,9 @@ class ChooseSpecsOperator(_ArchiveOperator):
                 raise guardrails.Refused(
                     "spec is empty and dry_run is false: name one spec, or leave dry_run true to look at all"
                 )
-            found = self.chosen(context)
-        except (guardrails.Refused, specs.SpecError) as error:
-            raise Stopped(str(error), happened=UNTOUCHED, safe_next="Correct the trigger form or the spec.") from error
+        except guardrails.Refused as error:
+            raise Stopped(str(error), happened=UNTOUCHED, safe_next=CORRECT_FORM) from error
+        found = self.chosen(context)
         if not found:
             raise AirflowSkipException("no spec is enabled")
         return [spec.name for spec in found]

@@ -261,23 +261,6 @@ def explain_json(conn: Any, text: str, schema: str | None = None, *, timeout_ms:
     return plan
 
 
-def explain(conn: Any, text: str, schema: str | None = None) -> Plan | None:
-    """MySQL's plan, or None where there is none to have: another kind of statement, a placeholder, a table or a privilege that is missing.
-
-    Raises MySQLdb.Error when the connection is lost.
-    """
-    import MySQLdb
-
-    if not explainable(text):
-        return None
-    try:
-        return read_plan(explain_json(conn, text, schema))
-    except MySQLdb.Error as error:
-        if error.args[0] in CONNECTION_LOST:
-            raise
-        return None
-
-
 CONNECTION_LOST = (2006, 2013, 2055)
 
 

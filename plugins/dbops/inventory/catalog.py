@@ -19,7 +19,6 @@ from dbops.inventory.model import NO_SHOW_VIEW, Catalog, Gap, Program, Reference
 from dbops.inventory.sources import Reader
 
 SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
-_FLAGS = ("nullable", "is_generated", "is_auto_increment")
 _TABLE = ("table_schema", "table_name")
 _SIZES = ("row_estimate", "data_bytes", "index_bytes", "free_bytes", "average_row_bytes")
 _ROUTINE_BODIES = (
@@ -115,7 +114,7 @@ def _table(
         **{size: int(row[size] or 0) for size in _SIZES},
         columns=tuple(_column(c) for c in columns.get(key, ())),
         indexes=tuple(
-            _index(name, list(parts))
+            mysql.index_of(name, list(parts))
             for name, parts in groupby(indexes.get(key, ()), key=lambda part: str(part["index_name"]))
         ),
     )
@@ -123,20 +122,7 @@ def _table(
 
 def _column(row: Row) -> mysql.Column:
     values = {name: value for name, value in row.items() if name not in ("dbops_inventory", *_TABLE)}
-    return mysql.Column(
-        **{**values, **{flag: bool(values[flag]) for flag in _FLAGS}, "column_type": _text(values["column_type"])}
-    )
-
-
-def _index(name: str, parts: list[Row]) -> mysql.Index:
-    return mysql.Index(
-        name=name,
-        columns=tuple(part["column_name"] or "" for part in parts),
-        unique=bool(parts[0]["is_unique"]),
-        nullable=any(part["nullable"] for part in parts),
-        has_prefix=any(part["prefix_chars"] is not None for part in parts),
-        index_type=parts[0]["index_type"],
-    )
+    return mysql.column_of({**values, "column_type": _text(values["column_type"])})
 
 
 def _program(row: Row, folds: bool) -> Program:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dbops import alerting, connections, guardrails, operators, reports, specs
-from dbops.operators import UNTOUCHED, Stopped
+from dbops import alerting, connections, operators, reports
+from dbops.operators import Stopped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -53,10 +53,7 @@ class ListInstancesOperator(_InventoryOperator):
 
     def execute(self, context: Context) -> list[dict[str, str]]:
         """Raises Stopped for unknown keys and unknown or wrong specs; skips when none is enabled."""
-        try:
-            found = self.chosen(context)
-        except (guardrails.Refused, specs.SpecError) as error:
-            raise Stopped(str(error), happened=UNTOUCHED, safe_next="Correct the trigger form or the spec.") from error
+        found = self.chosen(context)
         if not found:
             raise AirflowSkipException("no spec is enabled")
         return [{"spec": spec.name, "instance": instance.name} for spec in found for instance in spec.instances]
@@ -101,11 +98,7 @@ class CloseWindowOperator(_InventoryOperator):
 
     def execute(self, context: Context) -> list[dict[str, str]]:
         """Raises Stopped as :class:`ListInstancesOperator`."""
-        try:
-            found = self.chosen(context)
-        except (guardrails.Refused, specs.SpecError) as error:
-            raise Stopped(str(error), happened=UNTOUCHED, safe_next="Correct the trigger form or the spec.") from error
-        return [{"spec": spec.name, "until": _now().isoformat()} for spec in found]
+        return [{"spec": spec.name, "until": _now().isoformat()} for spec in self.chosen(context)]
 
 
 class AnalyseOperator(_InventoryOperator):

@@ -17,28 +17,18 @@ import yaml
 from dbops import mysql
 from dbops.inventory import access
 from dbops.inventory.model import Catalog, Reference, Statement, TableRef
-from dbops.inventory.register import Register
+from dbops.inventory.register import Register, RowCounts
 
 Verdict = Literal["hot", "quiet", "cold", "no evidence"]
 """hot: touched within the last day of the window; quiet: within `cold_after`; cold: not, and watched all that time."""
 _HOT = timedelta(days=1)
 
 
-class RowActivity(Protocol):
+class RowActivity(RowCounts, Protocol):
     """A row of History.table_io: differences within the window; `index` is None for the whole table and '' for rows read without one."""
 
     @property
-    def table(self) -> TableRef: ...  # noqa: D102
-    @property
-    def index(self) -> str | None: ...  # noqa: D102
-    @property
     def fetched(self) -> int: ...  # noqa: D102
-    @property
-    def inserted(self) -> int: ...  # noqa: D102
-    @property
-    def updated(self) -> int: ...  # noqa: D102
-    @property
-    def deleted(self) -> int: ...  # noqa: D102
     @property
     def moved(self) -> Mapping[str, tuple[datetime, datetime]]: ...  # noqa: D102
 

@@ -15,7 +15,6 @@ from dbops.inventory.fingerprint import fingerprint
 from dbops.inventory.model import Catalog, Sighting, Snapshot
 from dbops.inventory.upgrade import Finding
 
-_CONNECTION_LOST = (2006, 2013, 2055)
 RAW = ("slow_log", "general_log", "sample", "history")
 """Sources whose text is as the client sent it, best first."""
 Key = tuple[str, str]
@@ -120,7 +119,10 @@ class Explainer:
                 self._conn.close()
 
     def __call__(self, text: str, schema: str | None) -> Plan | None:
-        """The plan, or None where there is none to have: another kind of statement, or a table or privilege that is missing."""
+        """The plan, or None where there is none to have: another kind of statement, or a table or privilege that is missing.
+
+        Raises MySQLdb.Error when the connection is lost.
+        """
         import MySQLdb
 
         if not access.explainable(text):
@@ -135,11 +137,9 @@ class Explainer:
                 Sighting("history", f"own:{fingerprint(statement)}:{schema or ''}", statement, schema=schema, own=True)
             )
             found = conn.store_result().fetch_row()
-        except MySQLdb.OperationalError as error:
-            if error.args[0] in _CONNECTION_LOST:
+        except MySQLdb.Error as error:
+            if error.args[0] in access.CONNECTION_LOST:
                 raise
-            return None
-        except MySQLdb.Error:
             return None
         return access.read_plan(json.loads(found[0][0]))
 
