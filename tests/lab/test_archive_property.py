@@ -227,8 +227,11 @@ def _nearby(kind: str, c: str) -> Iterator[tuple[str, str]]:
     if kind in ("decimal", "wide_decimal"):
         yield "one cent", f"{c} + 0.01"
         yield "last digit", f"{c} + 1e-20"
-    if kind in ("int", "ubigint", "bit"):
+    if kind in ("int", "bit"):
         yield "one more", f"{c} + 1"
+    if kind == "ubigint":
+        # Not + 1: after the largest value that is an error, whatever the SQL mode.
+        yield "lowest bit", f"{c} ^ 1"
     if kind in ("datetime", "timestamp", "time"):
         yield "one microsecond", f"ADDTIME({c}, '00:00:00.000001')"
         yield "one millisecond", f"ADDTIME({c}, '00:00:00.001')"
