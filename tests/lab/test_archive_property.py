@@ -439,20 +439,13 @@ def test_a_walk_meets_every_cold_row_exactly_once_in_mysql_order(bench: Bench) -
                 )
                 assert fetch(key.equals(everything[low])) == [everything[low]], made
             if len(everything) > 1:
-                # Keys that no row has any more bound them all the same: the row constructor is MySQL's own idea of the order.
-                gone = everything[choose.randrange(len(everything))]
+                # Keys that no row has any more bound them all the same. The oracle is ORDER BY, not (a, b) > (1, 2): MySQL compares a
+                # negative TIME with a fraction wrongly in a row constructor.
+                at = choose.randrange(len(everything))
+                gone = everything[at]
                 bench.sql(f"DELETE FROM {table} WHERE {key.equals(gone)}")
-                literals = ", ".join(gone)
-                assert (
-                    fetch(key.above(gone))
-                    == fetch(f"({listed}) > ({literals})")
-                    == everything[everything.index(gone) + 1 :]
-                ), made
-                assert (
-                    fetch(key.up_to(gone))
-                    == fetch(f"({listed}) <= ({literals})")
-                    == everything[: everything.index(gone)]
-                ), made
+                assert fetch(key.above(gone)) == everything[at + 1 :], made
+                assert fetch(key.up_to(gone)) == everything[:at], made
         hit["rows"] += len(everything)
         hit["kinds"] |= set(made.kinds)
         bench.sql(f"DROP TABLE {table}")
