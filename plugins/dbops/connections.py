@@ -46,17 +46,22 @@ class ConnectionInvalid(ValueError):
 
 
 def mysql(
-    conn_id: str = MYSQL, *, raw: bool = False, autocommit: bool = True, schema: str | None = None
+    conn_id: str = MYSQL,
+    *,
+    raw: bool = False,
+    autocommit: bool = True,
+    schema: str | None = None,
+    address: tuple[str, int] | None = None,
 ) -> MySQLdb.connections.Connection:
     """Open a mysqlclient connection through MySqlHook, so that ssl, ssl_mode and iam in the connection's extra work.
 
     The session is pinned: utf8mb4, time_zone '+00:00', sql_mode ''. With raw=True every value arrives as bytes (NULL
-    as None). `schema` overrides the connection's schema. LOAD DATA LOCAL and multi-statement strings are off. The
-    caller closes it.
+    as None). `schema` overrides the connection's schema, `address` its host and port. LOAD DATA LOCAL and
+    multi-statement strings are off. The caller closes it.
 
     Raises ConnectionUndefined for an unknown id, MySQLdb.Error when the server refuses.
     """
-    return _connect(conn_id, raw=raw, autocommit=autocommit, schema=schema)
+    return _connect(conn_id, raw=raw, autocommit=autocommit, schema=schema, address=address)
 
 
 def is_defined(conn_id: str) -> bool:
@@ -201,6 +206,7 @@ def _connect(
     schema: str | None = None,
     sql_mode: str = "",
     found_rows: bool = False,
+    address: tuple[str, int] | None = None,
 ) -> MySQLdb.connections.Connection:
     from airflow.providers.mysql.hooks.mysql import MySqlHook
     from MySQLdb.constants import CLIENT
@@ -226,6 +232,8 @@ def _connect(
                 "client_flag": CLIENT.FOUND_ROWS if found_rows else 0,
                 "init_command": _SESSION.format(sql_mode=sql_mode),
             }
+            if address is not None:
+                config |= {"host": address[0], "port": address[1]}
             if raw:  # only the encoders stay: parameters can still be passed, no value is decoded
                 config |= {
                     "conv": {k: v for k, v in conversions.items() if not isinstance(k, int)},
