@@ -1,6 +1,7 @@
 """The simulated AWS: moto's server as a process of its own, and what the product expects to find in the account.
 
-``python -m lab.aws --port 18450`` serves until SIGTERM. All state is in memory: a new process is a new account.
+The lab runs it with real databases behind RDS: ``python -m lab.rds``. ``python -m lab.aws --port 18450`` is moto alone, which needs
+no MySQL. Both serve until SIGTERM. All state is in memory: a new process is a new account.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +25,28 @@ from lab.config import LabError
 from lab.processes import Service, http_get
 
 
-def serve(host: str, port: int) -> None:
-    """Answer AWS API calls until SIGTERM."""
+def serve(host: str, port: int, at_end: Callable[[], object] = lambda: None) -> None:
+    """Answer AWS API calls until SIGTERM; what `at_end` ends does not have to wait for threads that still work."""
+
+    def end(*_: object) -> None:
+        at_end()
+        os._exit(0)
+
     # moto reads this to build the URLs that it hands out, such as those of queues.
     os.environ["MOTO_PORT"] = str(port)
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not one line for every request
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, end)
     application = DomainDispatcherApplication(create_backend_app)
     make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler).serve_forever()
 
 
 def service() -> Service:
     def prepare() -> list[str]:
-        return [sys.executable, "-m", "lab.aws", "--host", config.HOST, "--port", str(config.port("aws"))]
+        address = ["--host", config.HOST, "--port", str(config.port("aws"))]
+        return [sys.executable, "-m", "lab.rds", *address, "--folder", str(config.home() / "rds")]
 
     def ready() -> None:
         http_get("aws", "/moto-api/config")

@@ -92,6 +92,7 @@ DEFAULT_PORTS = {"mysql57": 18457, "mysql80": 18480, "aws": 18450, "trino": 1840
 
 MYSQL_USER = "dbops"
 MYSQL_PASSWORD = "lab-secret"
+RDS_USER = "rehearsal"  # master user of the databases that a rehearsal makes in the simulated RDS
 AWS_REGION = "eu-central-1"
 AWS_ACCOUNT = "123456789012"
 AWS_KEY = AWS_SECRET = "lab-secret"

@@ -49,6 +49,13 @@ def connections() -> dict[str, dict[str, object]]:
             "extra": {"protocol": "http", "catalog": config.CATALOG},
         },
         "dbops_store": mysql("mysql80", config.STORE_SCHEMA, reports_s3_uri=f"s3://{config.REPORTS_BUCKET}/"),
+        # The rehearsal makes its databases itself, so it brings the name and the password only.
+        "dbops_rehearsal": {
+            "conn_type": "mysql",
+            "login": config.RDS_USER,
+            "password": MYSQL_PASSWORD,
+            "extra": {"charset": "utf8mb4"},
+        },
         "iceberg_default": {
             "conn_type": "generic",
             "host": HOST,

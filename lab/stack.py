@@ -11,8 +11,9 @@ import psutil
 
 from lab import airflow, artifacts, aws, config, env, mysql, processes, trino
 from lab.processes import Service
+from lab.rds import plane
 
-STATE = ("mysql57", "mysql80", "trino", "airflow", "run", "log", "reports")
+STATE = ("mysql57", "mysql80", "rds", "trino", "airflow", "run", "log", "reports")
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def down() -> None:
         for name, stopped in zip(config.SERVICES, pool.map(processes.stop, config.SERVICES), strict=True):
             if stopped:
                 print(f"{name} is stopped", flush=True)
+        plane.end_servers_below(plane.folder())  # an aws process that had to be killed could not end its databases
 
 
 def reset() -> None:

@@ -15,5 +15,5 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=config.DEFAULT_PORTS["aws"])
     parser.add_argument("--folder", type=Path, default=folder())
     arguments = parser.parse_args()
-    install(arguments.folder)
-    aws.serve(arguments.host, arguments.port)
+    plane = install(arguments.folder)
+    aws.serve(arguments.host, arguments.port, at_end=plane.end)

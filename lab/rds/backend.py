@@ -17,13 +17,14 @@ from moto.rds.exceptions import (
     BlueGreenDeploymentAlreadyExistsFault,
     BlueGreenDeploymentNotFoundFault,
     InvalidBlueGreenDeploymentStateFault,
+    InvalidParameterCombination,
     InvalidParameterValue,
 )
 
 from lab import config
+from lab.rds import catalogue, responses
 from lab.rds.deployment import Deployment
 from lab.rds.plane import MASTER_PRIVILEGES, Plane
-from lab.rds.server import engine
 
 TIMEOUT_S = range(30, 3601)
 DEFAULT_TIMEOUT_S = 300
@@ -39,6 +40,7 @@ def install(folder: Path) -> Plane:
     global _plane
     _plane = Plane(folder.resolve())
     models.rds_backends.backend = Backend
+    responses.install()
     # moto makes its models by their names, so what they show is replaced on the classes.
     models.DBInstance.address = property(lambda _: config.HOST)
     models.DBInstance.endpoint = property(lambda self: {"Address": config.HOST, "Port": self.port})
@@ -70,7 +72,7 @@ class Backend(models.RDSBackend):
         with self.lock:
             if kwargs["db_cluster_identifier"] in self.clusters:
                 raise ServiceException("DBClusterAlreadyExistsFault", "DB Cluster already exists")
-            _require_version(kwargs.get("engine_version") or models.DBCluster.default_engine_version(kwargs["engine"]))
+            _require_version(kwargs)
             cluster = super().create_db_cluster(kwargs)
             cluster.port = self.plane.endpoint("cluster", cluster.db_cluster_identifier).port
             self.plane.endpoint("reader", cluster.db_cluster_identifier)
@@ -79,7 +81,7 @@ class Backend(models.RDSBackend):
     def create_db_instance(self, db_kwargs: dict[str, Any]) -> Any:
         with self.lock:
             if db_kwargs.get("db_cluster_identifier") is None:
-                _require_version(db_kwargs.get("engine_version") or models.DBInstance.default_engine_versions["mysql"])
+                _require_version(db_kwargs)
             database = super().create_db_instance(db_kwargs)
             database.dbi_resource_id = "db-" + "".join(random.choices(string.ascii_uppercase + string.digits, k=26))
             database.port = self.plane.endpoint("db", database.db_instance_identifier).port
@@ -224,6 +226,22 @@ class Backend(models.RDSBackend):
         )
         return deleted
 
+    def used(self) -> dict[str, int]:
+        """How much of each quota is taken."""
+        held = {
+            "DBInstances": self.databases,
+            "DBClusters": self.clusters,
+            "DBParameterGroups": self.db_parameter_groups,
+            "DBClusterParameterGroups": self.db_cluster_parameter_groups,
+            "ManualSnapshots": self.database_snapshots,
+            "ManualClusterSnapshots": self.cluster_snapshots,
+        }
+        return {name: len(things) for name, things in held.items()}
+
+    def quotas(self) -> dict[str, int]:
+        """Limits of the account; the switch quotas lowers some."""
+        return {**catalogue.QUOTAS, **self.plane.fault("quotas")}
+
     def in_background(self, work: Callable[[], None]) -> None:
         threading.Thread(target=work, daemon=True).start()
 
@@ -237,8 +255,12 @@ class Backend(models.RDSBackend):
             raise ServiceException("Throttling", "Rate exceeded")
 
 
-def _require_version(version: str) -> None:
-    try:
-        engine(version)
-    except config.LabError as error:
-        raise InvalidParameterValue(f"Cannot find version {version}: {error}") from error
+def _require_version(asked: Any) -> None:
+    """Fill in the version that AWS would take, and refuse one that it does not know."""
+    name = asked["engine"]
+    if name not in catalogue.VERSIONS:
+        raise InvalidParameterValue(f"Engine {name} has no server in the lab: use one of {sorted(catalogue.VERSIONS)}")
+    if not asked.get("engine_version"):
+        asked["engine_version"] = catalogue.DEFAULTS[name]
+    if not catalogue.known(name, asked["engine_version"]):
+        raise InvalidParameterCombination(f"Cannot find version {asked['engine_version']} for {name}")

@@ -165,8 +165,17 @@ def _definitions(cursor: Cursor) -> tuple[list[Statement], list[Statement], list
     before += [(schema, "", _create(cursor, "TABLE", 1, schema, name)) for schema, name in tables]
     after = [("", "", _rows(cursor, f"SHOW CREATE USER {account}")[0][0]) for (account,) in accounts]
     after += [("", "", grant) for (account,) in accounts for (grant,) in _rows(cursor, f"SHOW GRANTS FOR {account}")]
+    after += _configuration(cursor)
     after += [(schema, "", _create(cursor, "VIEW", 1, schema, name)) for schema, name, kind in found if kind == "VIEW"]
     return before, [*after, *_programs(cursor)], tables
+
+
+def _configuration(cursor: Cursor) -> list[Statement]:
+    """What `mysql.rds_set_configuration` has set: it is part of the data that a copy has."""
+    found = _rows(cursor, "SELECT QUOTE(name), QUOTE(value) FROM mysql.rds_configuration WHERE value IS NOT NULL")
+    return [
+        ("", "", f"UPDATE mysql.rds_configuration SET value = {value} WHERE name = {name}") for name, value in found
+    ]
 
 
 def _programs(cursor: Cursor) -> list[Statement]:

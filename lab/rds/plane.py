@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import json
 import shutil
@@ -17,6 +18,7 @@ from lab import config
 from lab.rds.endpoint import READER_HOST, Endpoint, Endpoints
 from lab.rds.server import Server
 
+KILL_S = 30
 # Not SUPER and not FILE: a master user of RDS has neither.
 MASTER_PRIVILEGES = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, RELOAD, PROCESS, REFERENCES, INDEX, ALTER, SHOW DATABASES, CREATE TEMPORARY TABLES, "
@@ -30,6 +32,7 @@ FAULTS: dict[str, Any] = {
     "rollback_status": "AVAILABLE",  # what a rolled back deployment shows; AWS documents neither this nor SWITCHOVER_FAILED
     "drop_events": False,  # events of deployments are not recorded
     "stale_describe_s": 0,  # DescribeBlueGreenDeployments shows a new status only after so many seconds
+    "quotas": {},  # account quotas that differ from the usual ones, such as {"DBClusters": 1}
     "throttle": 0,  # percent of calls on deployments that end with ThrottlingException
 }
 
@@ -39,7 +42,7 @@ class Plane:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        _end_servers_below(folder)
+        end_servers_below(folder)
         for child in folder.glob("*"):
             if child.name != "faults.json":
                 shutil.rmtree(child, ignore_errors=True) if child.is_dir() else child.unlink()
@@ -47,17 +50,14 @@ class Plane:
         self.endpoints = Endpoints()
         self.names: dict[tuple[str, str], Endpoint] = {}  # (db | cluster | reader, identifier)
         self.servers: dict[str, Server] = {}  # by resource id
+        self.ended = threading.Event()
         self._ids, self._lock = itertools.count(1001), threading.Lock()
         atexit.register(self.end)
 
     def end(self) -> None:
         """End every server at once: there is nothing that the next process could use."""
-        for server in self.servers.values():
-            if server.process is not None:
-                server.process.kill()
-        for server in self.servers.values():
-            if server.process is not None:
-                server.process.wait()
+        self.ended.set()
+        end_servers_below(self.folder)
 
     def server(self, resource_id: str, version: str, **options: str) -> Server:
         """A new server for an instance; neither initialised nor started."""
@@ -130,10 +130,20 @@ def read_truth(where: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _end_servers_below(where: Path) -> None:
+def end_servers_below(where: Path) -> None:
     """End what a killed process left: the mysqld processes whose data is below this folder."""
-    mark = f"--datadir={where}/"
-    for process in psutil.process_iter(["name", "cmdline"]):
-        if process.info["name"] == "mysqld" and any(part.startswith(mark) for part in process.info["cmdline"] or ()):
+    found = servers_below(where)
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-            process.wait(30)
+    psutil.wait_procs(found, KILL_S)
+
+
+def servers_below(where: Path) -> list[psutil.Process]:
+    """The mysqld processes whose data is below this folder, whoever started them."""
+    mark = f"--datadir={where}/"
+    return [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "mysqld" and any(part.startswith(mark) for part in process.info["cmdline"] or ())
+    ]

@@ -56,6 +56,23 @@ OPTIONS: dict[str, str] = {
 OPTIONS_80 = {"mysqlx": "OFF", "default-authentication-plugin": "mysql_native_password"}
 # utf8mb4's default collation is another one in 8.0: a table without COLLATE would change on its way to the green side.
 OPTIONS_57 = {"collation-server": "utf8mb4_general_ci"}
+# Options that a data directory is made with.
+FIXED = ("innodb-log-file-size", "loose-lower-case-table-names")
+# What AWS puts into the schema mysql; a statement is one line in a file that mysqld reads.
+BOOTSTRAP = (
+    f"CREATE USER '{ADMIN}'@'{HOST}' IDENTIFIED WITH mysql_native_password BY '{config.MYSQL_PASSWORD}'",
+    f"GRANT ALL PRIVILEGES ON *.* TO '{ADMIN}'@'{HOST}' WITH GRANT OPTION",
+    "CREATE TABLE mysql.rds_configuration (name VARCHAR(100) NOT NULL PRIMARY KEY, value VARCHAR(100), "
+    "description VARCHAR(300) NOT NULL)",
+    "INSERT INTO mysql.rds_configuration VALUES ('binlog retention hours', NULL, "
+    "'binlog retention hours specifies the duration in hours before binary logs are automatically deleted.')",
+    f"CREATE DEFINER = '{ADMIN}'@'{HOST}' PROCEDURE mysql.rds_show_configuration() "
+    "SELECT name, value, description FROM mysql.rds_configuration",
+    f"CREATE DEFINER = '{ADMIN}'@'{HOST}' PROCEDURE mysql.rds_set_configuration(IN of_name VARCHAR(100), IN new_value INT) "
+    "UPDATE mysql.rds_configuration SET value = new_value WHERE name = of_name",
+    "CREATE TABLE mysql.rds_topology (id VARCHAR(100) NOT NULL PRIMARY KEY, endpoint VARCHAR(255) NOT NULL, port INT NOT NULL, "
+    "role VARCHAR(100), status VARCHAR(100), version VARCHAR(100))",
+)
 
 
 def engine(version: str) -> config.MySQLServer:
@@ -95,12 +112,9 @@ class Server:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         bootstrap = self.folder / "bootstrap.sql"
-        bootstrap.write_text(
-            f"CREATE USER '{ADMIN}'@'{HOST}' IDENTIFIED WITH mysql_native_password BY '{config.MYSQL_PASSWORD}';\n"
-            f"GRANT ALL PRIVILEGES ON *.* TO '{ADMIN}'@'{HOST}' WITH GRANT OPTION;\n"
-        )
-        log_size = f"--innodb-log-file-size={self.options['innodb-log-file-size']}"
-        command = [*self._argv(), "--initialize-insecure", f"--init-file={bootstrap}", log_size]
+        bootstrap.write_text("".join(f"{statement};\n" for statement in BOOTSTRAP))
+        fixed = [f"--{name}={self.options[name]}" for name in FIXED if name in self.options]
+        command = [*self._argv(), "--initialize-insecure", f"--init-file={bootstrap}", *fixed]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise LabError(f"mysqld --initialize-insecure failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")
