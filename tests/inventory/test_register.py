@@ -80,6 +80,22 @@ def test_set_null_and_cascade_of_updates() -> None:
     assert [o for o, _ in ways("UPDATE customers SET id = ? WHERE id = ?", "orders", catalog)] == ["cascade update"]
 
 
+def test_a_cascade_that_a_program_sets_off_is_named_for_what_it_does() -> None:
+    erase = Program("procedure", "shop", "erase", "BEGIN UPDATE customers SET name = 'x'; DELETE FROM customers; END")
+    renumber = Program("procedure", "shop", "renumber", "UPDATE customers SET id = id + 1")
+    references = (
+        replace(CATALOG.references[0], update_rule="CASCADE"),
+        replace(CATALOG.references[0], name="customer", delete_rule="SET NULL"),
+        CATALOG.references[1],
+    )
+    catalog = replace(CATALOG, programs=(erase, renumber), references=references)
+    assert ways("CALL erase()", "orders", catalog) == [
+        ("set null", "foreign key customer"), ("cascade delete", "foreign key orders_customer"),
+    ]  # fmt: skip
+    assert ways("CALL erase()", "order_items", catalog) == [("cascade delete", "foreign key items_order")]
+    assert ways("CALL renumber()", "orders", catalog) == [("cascade update", "foreign key orders_customer")]
+
+
 def test_bodies_of_programs_are_in_the_register_though_nothing_ran() -> None:
     found = register.writers([], CATALOG)
     assert {(w.table.table, w.operation, *w.programs) for w in found.writers if not w.via} == {

@@ -185,6 +185,22 @@ def test_routines_are_followed_once():
     assert unresolved("CALL hidden()") == ("body of procedure shop.hidden",)
 
 
+def test_what_a_later_statement_of_a_body_sets_off_is_not_lost():
+    bodies = (
+        Program("procedure", "shop", "renew", "BEGIN INSERT INTO items (sku) VALUES (1); DELETE FROM items; END"),
+        Program("procedure", "shop", "move", "BEGIN UPDATE orders SET id = 5; DELETE FROM orders; END"),
+    )
+    catalog = replace(CATALOG, programs=(*CATALOG.programs, *bodies))
+    assert uses("CALL renew()", "shop", catalog) == {
+        "items write via procedure shop.renew", "stock write via trigger shop.log_items", "grand write via foreign key grand_of",
+        "grand write via foreign key self",
+    }  # fmt: skip
+    found = resolve(analyse("CALL move()"), "shop", catalog)[0]
+    assert {u.on for u in found if u.via == "foreign key items_of"} == {"UPDATE", "DELETE"}
+    # Only the rows that the DELETE takes with it cascade on to the grandchildren.
+    assert {u.on for u in found if u.via == "foreign key grand_of"} == {"DELETE"}
+
+
 def test_stored_functions():
     for text in ("SELECT tax(id) FROM customers", "SELECT shop.Tax (id) FROM customers"):
         assert uses(text) == {"customers read", "orders read via function shop.tax"}

@@ -248,6 +248,8 @@ class Use:
     table: TableRef
     access: Access
     via: str = ""
+    on: str = ""
+    """Of a foreign key: DELETE or UPDATE, whichever of the parent's rows sets it off."""
 
 
 @dataclass(frozen=True, order=True)

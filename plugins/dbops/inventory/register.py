@@ -180,10 +180,10 @@ def _of(statement: Statement, catalog: Catalog) -> Iterator[Writer]:
 
 def _operation(statement: Statement, use: Use, catalog: Catalog) -> Operation:
     if (reference := _reference(use, catalog)) is not None:
-        deletes = statement.analysis.kind in ("delete", "replace", "truncate")
-        if deletes:
-            return "cascade delete" if reference.delete_rule.upper() == "CASCADE" else "set null"
-        return "cascade update" if reference.update_rule.upper() == "CASCADE" else "set null"
+        rule = reference.delete_rule if use.on == "DELETE" else reference.update_rule
+        if rule.upper() != "CASCADE":
+            return "set null"
+        return "cascade delete" if use.on == "DELETE" else "cascade update"
     if use.via and not use.via.startswith("view "):
         return "program"
     flags = statement.analysis.flags
@@ -205,12 +205,7 @@ def _operation(statement: Statement, use: Use, catalog: Catalog) -> Operation:
 
 def _reference(use: Use, catalog: Catalog) -> Reference | None:
     """The foreign key through which the table is written."""
-    named = (
-        r
-        for r in catalog.references
-        if r.child == use.table and use.via.startswith("foreign key") and use.via.endswith(r.name)
-    )
-    return next(named, None)
+    return next((r for r in catalog.references if r.child == use.table and use.via == f"foreign key {r.name}"), None)
 
 
 # -- hazards -----------------------------------------------------------------------------------------------------------------

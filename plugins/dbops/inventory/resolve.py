@@ -99,6 +99,8 @@ class _Run:
     unresolved: dict[str, None] = field(default_factory=dict)
     entered: set[str] = field(default_factory=set)
     """Programs that are being followed or were."""
+    followed: set[tuple[Use, frozenset[str], frozenset[str]]] = field(default_factory=set)
+    """(use, events, columns written) whose consequences are known: the INSERT of a body says nothing of its DELETE."""
 
     def statement(self, analysis: Analysis, schema: str | None, via: str) -> None:
         refs = {name: self.names.table(name, schema) for name, _ in analysis.uses}
@@ -137,9 +139,11 @@ class _Run:
     ) -> None:
         """Note the use of a table and of what follows from it."""
         use = Use(ref, access, via)
-        if use in self.uses:
-            return
         self.uses.add(use)
+        known = (use, frozenset(events), frozenset(written))
+        if known in self.followed:
+            return
+        self.followed.add(known)
         if ref in self.names.catalog.views:
             self._view(ref, access, set(events), set(written))
         elif access == "write":
@@ -185,16 +189,20 @@ class _Run:
                 deletes = "DELETE" in how and reference.delete_rule in _ACTS
                 keys = {column.lower() for column in reference.parent_columns}
                 updates = "UPDATE" in how and reference.update_rule in _ACTS and (not keys or bool(keys & columns))
-                use = Use(reference.child, "write", f"foreign key {reference.name}")
-                if not (deletes or updates) or use in self.uses:
-                    continue
-                self.uses.add(use)
-                gone = deletes and reference.delete_rule == "CASCADE"
-                changed = {column.lower() for column in reference.child_columns}
-                self.columns |= {
-                    ColumnUse(reference.child, column, "written") for column in reference.child_columns if not gone
-                }
-                pending.append((reference.child, {"DELETE"} if gone else {"UPDATE"}, changed))
+                for on, acts in (("DELETE", deletes), ("UPDATE", updates)):
+                    use = Use(reference.child, "write", f"foreign key {reference.name}", on)
+                    gone = on == "DELETE" and reference.delete_rule == "CASCADE"
+                    changed = frozenset() if gone else frozenset(column.lower() for column in reference.child_columns)
+                    known = (use, frozenset({"DELETE" if gone else "UPDATE"}), changed)
+                    if not acts or known in self.followed:
+                        continue
+                    self.followed.add(known)
+                    self.uses.add(use)
+                    if not gone:
+                        self.columns |= {
+                            ColumnUse(reference.child, column, "written") for column in reference.child_columns
+                        }
+                    pending.append((reference.child, set(known[1]), set(changed)))
 
     # -- programs
 
