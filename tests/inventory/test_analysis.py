@@ -123,6 +123,56 @@ def test_an_instance_that_nobody_watched_to_the_end_is_not_watched() -> None:
     assert "2026-06-11" in gap.why
 
 
+OFF = Gap("every execution", "performance_schema is OFF", "set it ON", "a restart", blind=True)
+TWO = [{"name": "writer", "connection": "a"}, {"name": "reader", "connection": "b"}]
+
+
+@pytest.mark.parametrize("executions", [0, 500])
+def test_an_instance_that_cannot_count_what_it_runs_makes_everything_undecidable(executions: int) -> None:
+    """Neither a server that shows nothing nor one that counts a part only may hide behind the figures of another instance."""
+    blind = interval(executions, executions, "reader")
+    blind = replace(blind, coverage=replace(blind.coverage, measured=False, gaps=(OFF,)))
+    found = analysed(READ, given=spec(instances=TWO), intervals=[interval(), blind])
+    assert (found.window.coverage_percent, found.coverage.executions_total, found.unseen) == (0.0, 1000, ("reader",))
+    assert OFF in found.gaps
+    assert {a.store for a in found.advice} == {"not decidable"}
+    assert (
+        "instance reader does not count all that it runs: every execution: performance_schema is OFF"
+        in summary.judge(found)[1]
+    )
+
+
+def test_an_instance_that_stopped_counting_is_not_watched_to_the_end() -> None:
+    until = shop.NOW - 10 * DAY
+    good = replace(interval(), until=until, coverage=replace(interval().coverage, until=until))
+    denied = replace(interval(0, 0), since=until)
+    gap = Gap("statements", "not readable: denied", "GRANT", "none", blind=True)
+    denied = replace(denied, coverage=replace(denied.coverage, measured=False, gaps=(gap,)))
+    found = analysed(READ, intervals=[good, denied])
+    assert (found.unseen, found.window.coverage_percent) == (("writer",), 0.0)
+    (named,) = [g for g in found.gaps if g.what == "instance writer"]
+    assert "its last snapshot that could count its statements is of 2026-06-21" in named.why
+    # it counts again, and nothing was lost: the next snapshot spans the time
+    again = replace(interval(), since=until, until=shop.NOW)
+    found = analysed(READ, intervals=[good, replace(denied, until=shop.NOW - DAY), again])
+    assert (found.unseen, found.window.coverage_percent, found.window.watched >= 34 * DAY) == ((), 100.0, True)
+
+
+def test_time_in_which_the_server_did_not_count_all_is_not_silence() -> None:
+    blind = replace(interval(5, 5), until=shop.NOW - 2 * DAY)
+    blind = replace(blind, coverage=replace(blind.coverage, measured=False, gaps=(OFF,)))
+    found = analysed(intervals=[blind, replace(interval(), since=blind.until)])
+    assert found.window.watched == 2 * DAY
+    assert "cold" not in {h.verdict for h in found.heats}
+
+
+def test_what_an_idle_instance_cannot_show_is_in_the_report() -> None:
+    gap = Gap("consumer events_statements_history", "it is off", "UPDATE", "none")
+    found = analysed(READ, given=spec(instances=TWO), intervals=[interval(), interval(0, 0, "reader", gaps=(gap,))])
+    assert gap in found.gaps
+    assert found.window.coverage_percent == 100.0
+
+
 def test_unwatched_time_before_a_restart_is_not_silence() -> None:
     assert analysed().window.watched >= 34 * DAY
     restarted = replace(interval(), coverage=replace(interval().coverage, resets=("server: it started at x",)))

@@ -232,6 +232,12 @@ def test_nothing_measured_is_nothing_explained() -> None:
     assert (idle.explained_percent, combined([idle, ledger]).explained_percent) == (100.0, 0.0)
 
 
+def test_what_is_counted_nowhere_makes_every_share_unknown() -> None:
+    gap = Gap("sessions of app@%", "setup_actors excludes them", "INSERT", "no restart", blind=True)
+    ledger = coverage(shot(0), shot(15, digest("a", 6), sql=6, gaps=(gap,)))
+    assert (ledger.executions_total, ledger.measured, ledger.explained_percent) == (6, False, 0.0)
+
+
 def test_combined_adds_figures_and_equal_gaps() -> None:
     one = coverage(shot(0), shot(15, sql=4, null_row=4))
     two = coverage(shot(15, sql=4, null_row=4), shot(30, digest("a", 6), sql=13, null_row=7))

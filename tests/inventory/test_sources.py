@@ -9,7 +9,7 @@ import pytest
 
 from dbops.inventory import sources
 from dbops.inventory.model import COUNTERS, Program
-from dbops.inventory.snapshot import ClockError, take
+from dbops.inventory.snapshot import ClockError, _unwatched, take
 from dbops.inventory.sources import Reader
 
 SETTINGS = {"max_digest_length": "1024", "max_sql_text_length": "1024"}
@@ -171,6 +171,25 @@ def test_prepared_texts_end_at_1024_bytes(size: int, truncated: bool) -> None:
         "lock_ps": 0, **counters,
     }  # fmt: skip
     assert [s.truncated for s in sources.prepared(Reader(Answers(row)))] == [truncated]
+
+
+@pytest.mark.parametrize(
+    ("row", "blind"),
+    [
+        (("consumer", "global_instrumentation", "NO"), True),
+        (("consumer", "events_statements_history", "NO"), False),
+        (("instruments_off", "statement", "3"), True),
+        (("instruments_off", "minor statement", "1"), False),
+        (("instruments_off", "table_io", "1"), False),
+        (("actor", "app@%", "NO"), True),
+        (("threads_off", "foreground", "2"), True),
+    ],
+)
+def test_what_makes_the_figure_worthless_and_what_only_costs_detail(row: tuple[str, str, str], blind: bool) -> None:
+    (gap,) = _unwatched([("actor", "%@%", "YES"), row])
+    assert gap.blind is blind
+    assert _unwatched([("actor", "app@%", "YES")])[0].blind
+    assert _unwatched([("actor", "%@%", "YES"), ("instruments_off", "statement", "0")]) == []
 
 
 @pytest.mark.parametrize("seconds", [-61, 61, 3600])

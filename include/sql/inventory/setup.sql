@@ -9,11 +9,16 @@ WHERE c.NAME LIKE 'events\_statements\_%'
 UNION ALL
 SELECT
     'instruments_off',
-    'statement',
+    IF(
+        i.NAME LIKE 'statement/sql/%' OR i.NAME LIKE 'statement/sp/%' OR i.NAME LIKE 'statement/abstract/%'
+            OR i.NAME IN ('statement/com/Query', 'statement/com/Execute'),
+        'statement', 'minor statement'
+    ) AS kind,
     CAST(COUNT(*) AS CHAR)
 FROM performance_schema.setup_instruments AS i
 WHERE i.NAME LIKE 'statement/%'
     AND i.ENABLED = 'NO'
+GROUP BY kind
 UNION ALL
 SELECT
     'instruments_off',

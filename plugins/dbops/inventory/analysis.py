@@ -10,9 +10,9 @@ from typing import Any
 
 from dbops.inventory import access, fit, parse, register, resolve, tables, upgrade
 from dbops.inventory.access import Witnesses
-from dbops.inventory.coverage import Coverage, combined
+from dbops.inventory.coverage import Coverage, combined, distinct
 from dbops.inventory.history import Interval, Observed, TableActivity
-from dbops.inventory.model import Catalog, Gap, Statement, TableRef
+from dbops.inventory.model import NOT_READ, Catalog, Gap, Statement, TableRef
 from dbops.inventory.spec import InventorySpec
 from dbops.inventory.trials import Key, Trial
 from dbops.inventory.upgrade import Finding
@@ -60,7 +60,7 @@ class Inventory:
     coverage: Coverage
     intervals: list[Interval]
     unseen: tuple[str, ...]
-    """Instances of the spec without a snapshot, or without one near the end of the window."""
+    """Instances of the spec without a snapshot, or without one near the end of the window that could count what runs."""
     catalog: Catalog
     statements: list[Statement]
     witnesses: dict[Key, list[Witnesses]]
@@ -129,8 +129,8 @@ def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
         findings={_key(s): _findings(s, evidence.trials.get(_key(s))) for s in statements},
         proposals=_proposals(spec, heats, statements, catalog, window, groups, writers),
         gaps=(
-            *evidence.gaps, *coverage.gaps, *_unmatched(spec, everything),
-            *(_not_watched(name, last, evidence.until) for name, last in stale.items()),
+            *evidence.gaps, *distinct([*coverage.gaps, *_uncounted(evidence.intervals)]), *_unmatched(spec, everything),
+            *(_not_watched(name, last, evidence) for name, last in stale.items()),
         ),
         compared_with=evidence.before[0] if evidence.before else None,
         changes=[],
@@ -190,15 +190,23 @@ def _findings(statement: Statement, trial: Trial | None) -> list[Finding]:
 
 def _watched(intervals: Sequence[Interval]) -> list[Coverage]:
     """Ledgers of the watched time. What was counted before the first snapshot may be years of it, and tells of another time."""
-    watched = [i.coverage for i in intervals if i.since is not None and i.coverage.executions_total]
+    watched = [
+        i.coverage for i in intervals if i.since is not None and i.coverage.measured and i.coverage.executions_total
+    ]
     return watched or [i.coverage for i in intervals]
 
 
+def _uncounted(intervals: Sequence[Interval]) -> list[Gap]:
+    """What instances cannot show at all, also where nothing was counted, for that very reason or because nothing ran."""
+    return [gap for i in intervals for gap in i.coverage.gaps if gap.executions is None]
+
+
 def _stale(spec: InventorySpec, evidence: Evidence) -> dict[str, datetime | None]:
-    """Instances whose last snapshot is missing or older than `stale_after_minutes` at the end of the window -> that snapshot's time."""
+    """Instances whose last snapshot that could count is missing or older than `stale_after_minutes` at the window's end -> its time."""
     last: dict[str, datetime] = {}
     for interval in evidence.intervals:
-        last[interval.instance] = max(interval.until, last.get(interval.instance, interval.until))
+        if interval.coverage.measured:
+            last[interval.instance] = max(interval.until, last.get(interval.instance, interval.until))
     limit = evidence.until - timedelta(minutes=spec.stale_after_minutes)
     return {i.name: last.get(i.name) for i in spec.instances if i.name not in last or last[i.name] < limit}
 
@@ -207,11 +215,16 @@ def _watched_since(spec: InventorySpec, intervals: Sequence[Interval]) -> dateti
     """Since when every instance was watched without a break.
 
     An interval begins with the snapshot before it. After a long one in which the server restarted (or was replaced) nobody knows what ran
-    before the restart, so watching begins anew.
+    before the restart, so watching begins anew; as it does after one in which the server did not count all that ran.
     """
     first: dict[str, datetime] = {}
     long = timedelta(minutes=spec.stale_after_minutes)
     for interval in sorted(intervals, key=lambda i: i.until):
+        if not interval.coverage.measured:
+            # Counters that could not be read go on, and the next snapshot has them.
+            if any(gap.blind and gap.what != NOT_READ for gap in interval.coverage.gaps):
+                first[interval.instance] = interval.until
+            continue
         begin = interval.since or interval.until
         lost = any(reset.startswith("server") for reset in interval.coverage.resets) and interval.until - begin > long
         if lost or interval.instance not in first:
@@ -219,15 +232,18 @@ def _watched_since(spec: InventorySpec, intervals: Sequence[Interval]) -> dateti
     return max(first.values(), default=None)
 
 
-def _not_watched(name: str, last: datetime | None, until: datetime) -> Gap:
+def _not_watched(name: str, last: datetime | None, evidence: Evidence) -> Gap:
+    taken = [i for i in evidence.intervals if i.instance == name]
+    counted = " that could count its statements" if any(not i.coverage.measured for i in taken) else ""
     since = (
-        f"its last snapshot is of {last:%Y-%m-%d %H:%M} UTC, the window ends at {until:%Y-%m-%d %H:%M}"
+        f"its last snapshot{counted} is of {last:%Y-%m-%d %H:%M} UTC, the window ends at {evidence.until:%Y-%m-%d %H:%M}"
         if last
-        else "it has no snapshot"
+        else f"it has no snapshot{counted}"
     )
     return Gap(
         f"instance {name}", f"{since}: whatever ran there since is unknown",
-        "look at the red snapshot task of this instance, or take it out of the spec",
+        "close the gaps that name what is not counted there" if counted
+        else "look at the red snapshot task of this instance, or take it out of the spec",
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class Coverage:
     gaps: tuple[Gap, ...] = ()
     resets: tuple[str, ...] = ()
     measured: bool = True
-    """False when the counters could not be read: then nothing is known, and 0 % is explained."""
+    """False when the counters could not be read, or do not count all that runs: then nothing is known, and 0 % is explained."""
     since: datetime | None = None
     """Previous snapshot; None = since the server began to count."""
     until: datetime | None = None
@@ -74,7 +74,7 @@ def coverage(
     """
     since = previous.taken_at if previous else None
     if "statements" not in current.read:
-        return Coverage(0, 0, 0, 0, 0, 0, 0, 0, _distinct(current.gaps), (), False, since, current.taken_at)
+        return Coverage(0, 0, 0, 0, 0, 0, 0, 0, distinct(current.gaps), (), False, since, current.taken_at)
     found = deltas(previous, current)
     ledger = _Ledger(previous, current, found)
     bodies = [(s.program, s.text) for s in current.sightings if s.source == "routine" and s.program]
@@ -98,8 +98,9 @@ def coverage(
         errors=ledger.errors,
         own=ledger.own,
         explained=ledger.total - hidden,
-        gaps=_distinct(gaps),
+        gaps=distinct(gaps),
         resets=tuple(map(str, found.resets)),
+        measured=not any(gap.blind for gap in current.gaps),
         since=since,
         until=current.taken_at,
     )
@@ -131,7 +132,7 @@ def with_logs(ledger: Coverage, only_in_logs: int) -> Coverage:
         closed += shown
         if not shown or gap.executions != shown:
             gaps.append(replace(gap, executions=gap.executions - shown) if shown and gap.executions else gap)
-    return replace(ledger, explained=ledger.explained + closed, gaps=_distinct(gaps))
+    return replace(ledger, explained=ledger.explained + closed, gaps=distinct(gaps))
 
 
 def combined(parts: Sequence[Coverage]) -> Coverage:
@@ -142,7 +143,7 @@ def combined(parts: Sequence[Coverage]) -> Coverage:
     begins, ends = [p.since for p in parts], [p.until for p in parts if p.until]
     return Coverage(
         **{name: sum(getattr(part, name) for part in parts) for name in names},
-        gaps=_distinct(gap for part in parts for gap in part.gaps),
+        gaps=distinct(gap for part in parts for gap in part.gaps),
         resets=tuple(reset for part in parts for reset in part.resets),
         measured=all(part.measured for part in parts),
         since=None if None in begins else min(b for b in begins if b),
@@ -333,7 +334,7 @@ def _discarded_gap(found: Deltas, first: bool, count: int) -> Gap:
     )  # fmt: skip
 
 
-def _distinct(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
+def distinct(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
     """Gaps with the same words once, their executions added up; largest first."""
     merged: dict[tuple[str, str, str, str], Gap] = {}
     for gap in gaps:

@@ -177,8 +177,12 @@ class Gap:
     remedy: str
     cost: str = ""
     executions: int | None = None
+    blind: bool = False
+    """What it hides is counted nowhere, so that no share of executions can be told while it lasts."""
 
 
+NOT_READ = "statements"
+"""Gap.what of digests and event counters that could not be read."""
 NO_SHOW_VIEW = "the user lacks SHOW VIEW"
 NO_VIEWS = "definitions (views)"
 

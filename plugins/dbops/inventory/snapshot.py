@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import MySQLdb
 
 from dbops.inventory import parse, sources
-from dbops.inventory.model import Gap, Instance, Program, Sighting, Snapshot, TableIo
+from dbops.inventory.model import NOT_READ, Gap, Instance, Program, Sighting, Snapshot, TableIo
 from dbops.inventory.sources import Reader, Statements
 
 T = TypeVar("T")
@@ -89,9 +89,9 @@ def take(
     gaps += _unwatched(setup)
     instance = replace(instance, settings={**instance.settings, "consumers": _consumers(setup)})
     before = reader.sent
-    found = attempt("statements", lambda: sources.statements(reader, facts, samples=_has_samples(facts)), Statements())
+    found = attempt(NOT_READ, lambda: sources.statements(reader, facts, samples=_has_samples(facts)), Statements())
     gaps += _texts(found)
-    measured = "statements" in attempt.done
+    measured = NOT_READ in attempt.done
     prepared = attempt("prepared", lambda: sources.prepared(reader), list[Sighting]())
     runs, inner = attempt("programs", lambda: sources.programs(reader), (dict[str, int](), dict[str, int]()))
     io = attempt("table_io", lambda: sources.table_io(reader), tuple[TableIo, ...]())
@@ -138,7 +138,7 @@ class _Attempt:
             remedy, cost = (
                 (GRANT, "none") if code in NO_PRIVILEGE else ("see the error; the next snapshot tries again", "")
             )
-            self.gaps.append(Gap(what, f"not readable: {error}", remedy, cost))
+            self.gaps.append(Gap(what, f"not readable: {error}", remedy, cost, blind=what == NOT_READ))
             return otherwise
         self.done.append(what)
         return result
@@ -188,6 +188,7 @@ def _switched_off() -> Gap:
         "performance_schema is OFF",
         "set performance_schema = ON; until then a slow log with long_query_time = 0 shows statements",
         f"{RESTART}; 100 to 400 MB and up to a few percent of CPU",
+        blind=True,
     )
 
 
@@ -207,14 +208,15 @@ def _unwatched(setup: list[tuple[str, str, str]]) -> list[Gap]:
                 gaps.append(
                     Gap(f"consumer {name}", f"it is off: {_CONSUMERS[name]}",
                         f"UPDATE performance_schema.setup_consumers SET ENABLED = 'YES' WHERE NAME = '{name}'"
-                        f" and performance_schema_consumer_{name} = ON in the parameter group", "no restart; a few percent of CPU")
+                        f" and performance_schema_consumer_{name} = ON in the parameter group", "no restart; a few percent of CPU",
+                        blind=name == "global_instrumentation")
                 )  # fmt: skip
             case "instruments_off", count if count != "0":
-                pattern = "statement/%" if name == "statement" else "wait/io/table/sql/handler"
+                pattern = "wait/io/table/sql/handler" if name == "table_io" else "statement/%"
                 gaps.append(
                     Gap(f"{name} instruments", f"{count} of them are off, so what they watch is not counted",
                         f"UPDATE performance_schema.setup_instruments SET ENABLED = 'YES', TIMED = 'YES' WHERE NAME LIKE '{pattern}'",
-                        "no restart; a few percent of CPU")
+                        "no restart; a few percent of CPU", blind=name == "statement")
                 )  # fmt: skip
             case "actor", "NO":
                 gaps.append(_excluded(f"sessions of {name}", "setup_actors excludes them"))
@@ -227,7 +229,7 @@ def _unwatched(setup: list[tuple[str, str, str]]) -> list[Gap]:
 
 def _excluded(what: str, why: str) -> Gap:
     remedy = "INSERT INTO performance_schema.setup_actors VALUES ('%', '%', '%', 'YES', 'YES'), delete other rows; then reconnect"
-    return Gap(what, why, remedy, "no restart")
+    return Gap(what, why, remedy, "no restart", blind=True)
 
 
 def _texts(found: Statements) -> list[Gap]:

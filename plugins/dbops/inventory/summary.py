@@ -39,7 +39,7 @@ def judge(found: Inventory) -> tuple[Verdict, list[str]]:
             f"{found.window.coverage_percent:.2f} % of executions are explained by named statements, {found.spec.coverage_limit:g} % are"
             " demanded: nothing is advised; the gaps below name each remedy"
         )
-    reasons += [f"instance {name} has no snapshot near the end of the window" for name in found.unseen]
+    reasons += [_unseen(found, name) for name in found.unseen]
     reasons += [f"{gap.what}: {gap.why}" for gap in found.gaps if gap.what.startswith("under_migration ")]
     breaking = sum(any(f.severity == "breaks" for f in findings) for findings in found.findings.values())
     if breaking:
@@ -47,6 +47,14 @@ def judge(found: Inventory) -> tuple[Verdict, list[str]]:
     if reasons:
         return Verdict.WARNING, reasons
     return Verdict.OK, [f"{found.window.coverage_percent:.2f} % of executions are explained by named statements"]
+
+
+def _unseen(found: Inventory, name: str) -> str:
+    newest = max((i for i in found.intervals if i.instance == name), key=lambda i: i.until, default=None)
+    if newest is None or newest.coverage.measured:
+        return f"instance {name} has no snapshot near the end of the window"
+    why = "; ".join(f"{gap.what}: {gap.why}" for gap in newest.coverage.gaps if gap.blind)
+    return f"instance {name} does not count all that it runs: {why or 'see the gaps'}"
 
 
 def _figures(found: Inventory) -> list[Figure]:
