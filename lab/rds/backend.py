@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import string
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import MySQLdb
 from moto.core.exceptions import ServiceException
 from moto.core.utils import utcnow
 from moto.rds import models
@@ -22,13 +24,18 @@ from moto.rds.exceptions import (
 )
 
 from lab import config
-from lab.rds import catalogue, responses
+from lab.rds import catalogue, groups, parameters, responses
 from lab.rds.deployment import Deployment
+from lab.rds.groups import Groups
 from lab.rds.plane import MASTER_PRIVILEGES, Plane
+from lab.rds.server import Server
+from lab.rds.snapshots import Snapshots
 
 TIMEOUT_S = range(30, 3601)
 DEFAULT_TIMEOUT_S = 300
+WRITER_S = 3600
 _plane: Plane
+_moto_cluster_status = models.DBCluster.status.fget
 
 
 def install(folder: Path) -> Plane:
@@ -45,8 +52,17 @@ def install(folder: Path) -> Plane:
     models.DBInstance.address = property(lambda _: config.HOST)
     models.DBInstance.endpoint = property(lambda self: {"Address": config.HOST, "Port": self.port})
     models.DBCluster.endpoint = property(lambda _: config.HOST)
+    models.DBCluster.status = property(_cluster_status, models.DBCluster.status.fset)
+    groups.install()
     models.DBCluster.reader_endpoint = property(lambda self: _plane.endpoint("reader", self.db_cluster_identifier).host)
     return _plane
+
+
+def _cluster_status(cluster: Any) -> str:
+    """As moto has it, but a clone is creating until what it was cloned from is on disk."""
+    if cluster.stored is not None and not cluster.stored.ready.is_set():
+        return "creating"
+    return str(_moto_cluster_status(cluster))
 
 
 class Event:
@@ -57,7 +73,7 @@ class Event:
         self.event_categories, self.message, self.date = [category], message, utcnow()
 
 
-class Backend(models.RDSBackend):
+class Backend(Snapshots, Groups):
     """RDS of one account and region."""
 
     __module__ = models.RDSBackend.__module__  # moto finds the URLs of a service beside the module of its backend
@@ -67,39 +83,74 @@ class Backend(models.RDSBackend):
         self.plane = _plane
         self.lock = threading.RLock()
         self.is_green = threading.local()  # while a deployment makes its instances, which it fills itself
+        self.restoring = threading.local()
+        self.plane.backends.append(self)
 
     def create_db_cluster(self, kwargs: dict[str, Any]) -> Any:
         with self.lock:
             if kwargs["db_cluster_identifier"] in self.clusters:
                 raise ServiceException("DBClusterAlreadyExistsFault", "DB Cluster already exists")
+            self._require_quota("DBClusters", "DBClusterQuotaExceededFault")
             _require_version(kwargs)
+            name = kwargs.get("db_cluster_parameter_group_name") or _default_group(kwargs)
+            parameters.require_family(parameters.cluster_group(self, name), kwargs["engine"], kwargs["engine_version"])
+            kwargs["db_cluster_parameter_group_name"] = name
             cluster = super().create_db_cluster(kwargs)
+            stored = getattr(self.restoring, "stored", None)
+            cluster.stored = stored.hold() if stored else None
             cluster.port = self.plane.endpoint("cluster", cluster.db_cluster_identifier).port
             self.plane.endpoint("reader", cluster.db_cluster_identifier)
         return cluster
 
     def create_db_instance(self, db_kwargs: dict[str, Any]) -> Any:
         with self.lock:
+            self._require_quota("DBInstances", "InstanceQuotaExceededFault")
             if db_kwargs.get("db_cluster_identifier") is None:
                 _require_version(db_kwargs)
+                version = db_kwargs["engine_version"]
+            elif cluster := self.clusters.get(db_kwargs["db_cluster_identifier"]):
+                version = cluster.engine_version
+            if name := db_kwargs.get("db_parameter_group_name"):
+                parameters.require_family(parameters.instance_group(self, name), db_kwargs["engine"], version)
             database = super().create_db_instance(db_kwargs)
             database.dbi_resource_id = "db-" + "".join(random.choices(string.ascii_uppercase + string.digits, k=26))
             database.port = self.plane.endpoint("db", database.db_instance_identifier).port
             database.status = "creating"
+            cluster = getattr(database, "cluster", None)
+            stored = cluster.stored if cluster else getattr(self.restoring, "stored", None)
+            is_first = cluster is None or database.is_cluster_writer
+            database.stored = stored.hold() if stored and is_first else None
         if not getattr(self.is_green, "yes", False):
-            self.in_background(lambda: self._fill(database))
+            self.in_background(lambda: self._create(database))
         return database
 
+    def _create(self, database: Any) -> None:
+        try:
+            self._fill(database)
+        except (MySQLdb.Error, OSError, config.LabError) as error:
+            if (
+                database.db_instance_identifier in self.databases
+            ):  # else it was deleted meanwhile, which ends its server
+                database.status = "incompatible-restore" if database.stored else "failed"
+                name = database.db_instance_identifier
+                self.record(name, database.arn, "db-instance", "failure", f"DB instance could not be created: {error}")
+        finally:
+            if database.stored:
+                database.stored.release()
+
     def _fill(self, database: Any) -> None:
-        """Start an empty server for an instance, or a replica of the writer of its cluster."""
+        """Start the server of an instance: empty, with the content of a snapshot, or as a replica of the cluster's writer."""
         cluster = getattr(database, "cluster", None)
-        server = self.plane.server(database.dbi_resource_id, database.engine_version)
-        server.initialise()
-        server.start()
-        if cluster is not None and not database.is_cluster_writer:
-            replicate_from = self.plane.servers[cluster.writer.dbi_resource_id]
-            Deployment.copy_and_follow(replicate_from, server, self.plane.folder / f"copy-{database.dbi_resource_id}")
+        is_reader = cluster is not None and not database.is_cluster_writer
+        if is_reader:
+            self._await_writer(cluster)
+        server = self.new_server(database, is_replica=is_reader)
+        if is_reader:
+            writer = self.plane.servers[cluster.writer.dbi_resource_id]
+            Deployment.copy_and_follow(writer, server, self.plane.folder / f"copy-{database.dbi_resource_id}")
             server.sql("SET GLOBAL read_only = 1")
+        elif database.stored:
+            database.stored.load(server)
         else:
             owner = cluster or database
             account = (owner.master_username, owner._master_user_password)
@@ -110,6 +161,30 @@ class Backend(models.RDSBackend):
                     cursor.execute(f"CREATE DATABASE `{name}`")
         self.connect_endpoints(database)
         database.status = "available"
+
+    def _await_writer(self, cluster: Any) -> None:
+        until = time.monotonic() + WRITER_S
+        while cluster.writer is None or cluster.writer.status != "available":
+            if time.monotonic() > until or cluster.writer is None or cluster.writer.status != "creating":
+                raise config.LabError(f"the writer of {cluster.db_cluster_identifier} is not available")
+            time.sleep(0.1)
+
+    def new_server(self, database: Any, is_replica: bool) -> Server:
+        """A running, empty server for an instance, with the options of its parameter groups."""
+        server = self.plane.server(database.dbi_resource_id, database.engine_version)
+        self._configure(server, database, is_replica)
+        server.initialise()
+        server.start()
+        if database.db_instance_identifier not in self.databases:  # deleted while its server started
+            server.delete()
+            raise config.LabError(f"{database.db_instance_identifier} is deleted")
+        return server
+
+    @staticmethod
+    def _configure(server: Server, database: Any, is_replica: bool) -> None:
+        server.configure(parameters.start_options(database))
+        if is_replica:  # events run where they are made, and their rows come along
+            server.options.pop("loose-event-scheduler", None)
 
     def connect_endpoints(self, database: Any) -> None:
         """Lead the endpoints of an instance, and of its cluster, to its server."""
@@ -124,34 +199,91 @@ class Backend(models.RDSBackend):
 
     def delete_db_instance(self, db_instance_identifier: str, *args: Any, **kwargs: Any) -> Any:
         with self.lock:
+            if database := self.databases.get(db_instance_identifier):
+                self._require_deletable(database)
             database = super().delete_db_instance(db_instance_identifier, *args, **kwargs)
         self.plane.forget("db", database.db_instance_identifier)
         if server := self.plane.servers.pop(database.dbi_resource_id, None):
             server.delete()
+        cluster = self.clusters.get(database.db_cluster_identifier or "")
+        if cluster is not None and database.is_cluster_writer and cluster.members:
+            self._promote(cluster.writer)
         return database
+
+    def _require_deletable(self, database: Any) -> None:
+        for deployment in self.blue_green_deployments.values():
+            if deployment.status != "SWITCHOVER_COMPLETED" and deployment.holds(database):
+                raise ServiceException(
+                    "InvalidDBInstanceStateFault",
+                    f"DB instance {database.db_instance_identifier} is part of blue/green deployment "
+                    f"{deployment.blue_green_deployment_identifier}: delete that first.",
+                )
+
+    def _promote(self, reader: Any) -> None:
+        """What is left of a cluster goes on with another writer."""
+        server = self.plane.servers[reader.dbi_resource_id]
+        with server.cursor() as cursor:
+            cursor.execute("STOP SLAVE")
+            cursor.execute("RESET SLAVE ALL")
+            cursor.execute("SET GLOBAL super_read_only = 0")
+            cursor.execute("SET GLOBAL read_only = 0")
+        self.connect_endpoints(reader)
+        for other in reader.cluster.members:
+            if other is not reader:
+                Deployment.follow(server, self.plane.servers[other.dbi_resource_id])
 
     def delete_db_cluster(self, cluster_identifier: str, snapshot_name: str | None = None) -> Any:
         with self.lock:
             cluster = super().delete_db_cluster(cluster_identifier, snapshot_name)
-        self.plane.forget("cluster", cluster_identifier)
         self.plane.forget("reader", cluster_identifier)
+        self.plane.forget("cluster", cluster_identifier)
+        if cluster.stored:
+            cluster.stored.release()
         return cluster
 
     def reboot_db_instance(self, db_instance_identifier: str) -> Any:
         database = self.describe_db_instances(db_instance_identifier)[0]
+        if database.status != "available":
+            raise ServiceException(
+                "InvalidDBInstanceStateFault", f"Instance {db_instance_identifier} is {database.status}, not available."
+            )
         server = self.plane.servers[database.dbi_resource_id]
 
         def reboot() -> None:
+            is_replica = bool(server.rows("SHOW SLAVE STATUS"))
             server.stop()
+            self._configure(server, database, is_replica)
             server.start()  # without read_only: so an old blue side becomes writable
-            if any(True for _ in server.rows("SHOW SLAVE STATUS")):
+            if is_replica:
                 server.sql("SET GLOBAL read_only = 1")
                 server.sql("START SLAVE")
             database.status = "available"
+            name = database.db_instance_identifier
+            self.record(name, database.arn, "db-instance", "availability", "DB instance restarted")
 
         database.status = "rebooting"
         self.in_background(reboot)
         return database
+
+    def modify_db_cluster(self, kwargs: dict[str, Any]) -> Any:
+        cluster = self.describe_db_clusters(kwargs["db_cluster_identifier"])[0]
+        if name := kwargs.get("db_cluster_parameter_group_name"):
+            parameters.require_family(parameters.cluster_group(self, name), cluster.engine, cluster.engine_version)
+        if password := kwargs.get("master_user_password"):
+            self._set_password(cluster, cluster.writer, password)
+        return super().modify_db_cluster(kwargs)
+
+    def modify_db_instance(self, db_instance_identifier: str, db_kwargs: dict[str, Any]) -> Any:
+        database = self.describe_db_instances(db_instance_identifier)[0]
+        if name := db_kwargs.get("db_parameter_group_name"):
+            parameters.require_family(parameters.instance_group(self, name), database.engine, database.engine_version)
+        if password := db_kwargs.get("master_user_password"):
+            self._set_password(database, database, password)
+        return super().modify_db_instance(db_instance_identifier, db_kwargs)
+
+    def _set_password(self, owner: Any, writer: Any, password: str) -> None:
+        if writer is not None and (server := self.plane.servers.get(writer.dbi_resource_id)):
+            server.sql("ALTER USER %s@'%%' IDENTIFIED BY %s", (owner.master_username, password))
 
     def record(self, source: str, arn: str, kind: str, category: str, message: str) -> None:
         """Add an event of a deployment, instance or cluster, unless the switch drop_events is on."""
@@ -231,12 +363,16 @@ class Backend(models.RDSBackend):
         held = {
             "DBInstances": self.databases,
             "DBClusters": self.clusters,
-            "DBParameterGroups": self.db_parameter_groups,
-            "DBClusterParameterGroups": self.db_cluster_parameter_groups,
+            "DBParameterGroups": _own(self.db_parameter_groups),
+            "DBClusterParameterGroups": _own(self.db_cluster_parameter_groups),
             "ManualSnapshots": self.database_snapshots,
             "ManualClusterSnapshots": self.cluster_snapshots,
         }
         return {name: len(things) for name, things in held.items()}
+
+    def _require_quota(self, name: str, fault: str) -> None:
+        if self.used()[name] >= self.quotas()[name]:
+            raise ServiceException(fault, f"The request would exceed the quota of {self.quotas()[name]} {name}.")
 
     def quotas(self) -> dict[str, int]:
         """Limits of the account; the switch quotas lowers some."""
@@ -253,6 +389,14 @@ class Backend(models.RDSBackend):
     def _throttle(self) -> None:
         if random.uniform(0, 100) < self.plane.fault("throttle"):
             raise ServiceException("Throttling", "Rate exceeded")
+
+
+def _own(groups: Mapping[str, Any]) -> list[str]:
+    return [name for name in groups if not name.startswith("default.")]
+
+
+def _default_group(asked: Any) -> str:
+    return f"default.{catalogue.family(asked['engine'], asked['engine_version'])}"
 
 
 def _require_version(asked: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 import time
 from dataclasses import dataclass
@@ -10,25 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import MySQLdb
+from moto.core.exceptions import ServiceException
 from moto.rds import models
-from moto.rds.exceptions import (
-    InvalidParameterCombination,
-    InvalidParameterValue,
-    SourceClusterNotSupportedFault,
-    SourceDatabaseNotSupportedFault,
-)
+from moto.rds.exceptions import InvalidParameterCombination
 
 from lab import config
-from lab.rds import clone
-from lab.rds.server import ADMIN, Server, engine
+from lab.rds import catalogue, clone, parameters
+from lab.rds.server import ADMIN, Server
 
 State = models.BlueGreenDeployment.SupportedStates
 POLL_S = 0.1
 CATCH_UP_S = 3600  # a green side that is not level with blue by then is INVALID_CONFIGURATION
 LONG_WRITE_S = 5  # an active write or DDL of that age holds a switchover up
 LAG_LIMIT = 0.5  # part of the SwitchoverTimeout: AWS says only that the limit follows from the timeout
-FAST_LOAD = {"sync_binlog": "0", "innodb_flush_log_at_trx_commit": "0"}
-DURABLE = {"sync_binlog": "1", "innodb_flush_log_at_trx_commit": "1"}
+DURABLE = ("sync-binlog", "innodb-flush-log-at-trx-commit")
 WRITES = r"^[[:space:]]*(insert|update|delete|replace|load|alter|create|drop|truncate|rename|optimize|analyze)"
 
 
@@ -59,6 +55,7 @@ class Deployment(models.BlueGreenDeployment):
         self.backend = backend
         blue = self._get_valid_instance_or_raise(source)
         self._require_supported(blue, kwargs.get("target_engine_version"))
+        self._choose_groups(blue, kwargs)
         backend.is_green.yes = True
         try:
             super().__init__(backend, blue_green_deployment_name, source, **kwargs)
@@ -86,6 +83,10 @@ class Deployment(models.BlueGreenDeployment):
     @property
     def writer(self) -> Pair:
         return next((pair for pair in self.pairs if getattr(pair.blue, "is_cluster_writer", True)), self.pairs[0])
+
+    def holds(self, instance: Any) -> bool:
+        """Whether an instance is a member of either side."""
+        return any(instance in (pair.blue, pair.green) for pair in self.pairs)
 
     def server(self, instance: Any) -> Server:
         return self.plane.servers[instance.dbi_resource_id]  # type: ignore[no-any-return]
@@ -142,7 +143,7 @@ class Deployment(models.BlueGreenDeployment):
             self._catch_up(CATCH_UP_S)
             for pair in self.pairs:
                 self.server(pair.green).sql("SET GLOBAL read_only = 1")
-                self._durable(self.server(pair.green), DURABLE)
+                self._make_durable(self.server(pair.green))
                 self.backend.connect_endpoints(pair.green)
                 pair.green.status = "available"
             self._task(step, "COMPLETED")
@@ -159,11 +160,17 @@ class Deployment(models.BlueGreenDeployment):
             return
         self._keep_faults()
 
-    @staticmethod
-    def copy_and_follow(source: Server, target: Server, folder: Path) -> None:
+    @classmethod
+    def copy_and_follow(cls, source: Server, target: Server, folder: Path) -> None:
         """Make a fresh server a copy of another one, and let it follow from the position of the copy."""
         clone.clone(source, target, folder)
+        cls.follow(source, target)
+
+    @staticmethod
+    def follow(source: Server, target: Server) -> None:
+        """Let a server replicate from another one, from what it has on."""
         with target.cursor() as cursor:
+            cursor.execute("STOP SLAVE")
             cursor.execute(
                 "CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USER = %s, MASTER_PASSWORD = %s, "
                 "MASTER_AUTO_POSITION = 1, MASTER_CONNECT_RETRY = 1",
@@ -345,16 +352,15 @@ class Deployment(models.BlueGreenDeployment):
         return found
 
     def _new_server(self, instance: Any) -> Server:
-        server = self.plane.server(instance.dbi_resource_id, instance.engine_version)
-        server.initialise()
-        server.start()
-        self._durable(server, FAST_LOAD)
+        server = self.backend.new_server(instance, is_replica=True)
+        for name in DURABLE:  # the copy may be lost with the machine, as it would be made anew
+            server.sql(f"SET GLOBAL {name.replace('-', '_')} = 0")
         return server  # type: ignore[no-any-return]
 
     @staticmethod
-    def _durable(server: Server, settings: dict[str, str]) -> None:
-        for name, value in settings.items():
-            server.sql(f"SET GLOBAL {name} = {value}")
+    def _make_durable(server: Server) -> None:
+        for name in DURABLE:
+            server.sql(f"SET GLOBAL {name.replace('-', '_')} = {server.option(name)}")
 
     def _keep_faults(self) -> None:
         """Follow the switch for replica lag as long as green is a replica of blue."""
@@ -397,23 +403,48 @@ class Deployment(models.BlueGreenDeployment):
         self.plane.note(event, deployment=self.blue_green_deployment_identifier, **facts)
 
     def _require_supported(self, blue: Any, version: str | None) -> None:
-        refuse = (
-            SourceClusterNotSupportedFault if isinstance(blue, models.DBCluster) else SourceDatabaseNotSupportedFault
-        )
+        """Raise the fault with which AWS refuses a source."""
+        is_cluster = isinstance(blue, models.DBCluster)
+        members = blue.members if is_cluster else [blue]
+        if reason := self._unsupported(blue, members, is_cluster):
+            fault = "SourceClusterNotSupportedFault" if is_cluster else "SourceDatabaseNotSupportedFault"
+            raise ServiceException(fault, f"{blue.arn} isn't supported for a blue/green deployment: {reason}.")
+        if version and not catalogue.known(blue.engine, version):
+            raise InvalidParameterCombination(f"Cannot find version {version} for {blue.engine}")
+        order = catalogue.VERSIONS[blue.engine]
+        if version and order.index(version) < order.index(blue.engine_version):
+            raise InvalidParameterCombination(f"Cannot upgrade {blue.engine} from {blue.engine_version} to {version}")
+
+    def _unsupported(self, blue: Any, members: list[Any], is_cluster: bool) -> str:
+        """Why a source has no blue/green deployment, or ""."""
         if any(blue.arn in (other.source, other.target) for other in self.backend.blue_green_deployments.values()):
-            raise refuse(blue.arn)
-        members = blue.members if isinstance(blue, models.DBCluster) else [blue]
-        if not members or any(member.status != "available" for member in members) or not blue.backup_retention_period:
-            raise refuse(blue.arn)
-        try:
-            old, new = engine(blue.engine_version), engine(version or blue.engine_version)
-        except config.LabError as error:
-            raise InvalidParameterValue(f"Cannot find version {version} for {blue.engine}: {error}") from error
-        if new.version < old.version:
-            raise InvalidParameterValue(f"TargetEngineVersion {version} is older than {blue.engine_version}")
+            return "it is part of another deployment"
+        if waiting := [each.db_instance_identifier for each in members if each.status != "available"] or not members:
+            return f"its instances are not available ({waiting})"
+        kinds = ("cluster", "instance") if is_cluster else ("instance",)
+        for member, kind in itertools.product(members, kinds):
+            if parameters.status(member, kind) != "in-sync":
+                return f"{member.db_instance_identifier} is not in sync with its {kind} parameter group; reboot it"
         writer = next((member for member in members if getattr(member, "is_cluster_writer", True)), members[0])
-        if self.server(writer).sql("SHOW DATABASES LIKE 'tmp'"):
-            raise refuse(blue.arn)
+        if parameters.value(writer, "binlog_format") == "OFF":
+            return "binary logging is off; set binlog_format in a custom DB cluster parameter group"
+        if not blue.backup_retention_period:
+            return "automated backups are off"
+        if self.server(writer).rows("SHOW SLAVE STATUS"):
+            return "it is a replica of an external server"
+        return "a database has the name tmp" if self.server(writer).sql("SHOW DATABASES LIKE 'tmp'") else ""
+
+    def _choose_groups(self, blue: Any, asked: dict[str, Any]) -> None:
+        """Parameter groups of green: those asked for, blue's own, or after a major upgrade the default ones of the new family."""
+        version = asked.get("target_engine_version") or blue.engine_version
+        family = catalogue.family(blue.engine, version)
+        if family != catalogue.family(blue.engine, blue.engine_version):
+            for name in ("target_db_parameter_group_name", "target_db_cluster_parameter_group_name"):
+                asked.setdefault(name, f"default.{family}")
+        if name := asked.get("target_db_parameter_group_name"):
+            parameters.require_family(parameters.instance_group(self.backend, name), blue.engine, version)
+        if isinstance(blue, models.DBCluster) and (name := asked.get("target_db_cluster_parameter_group_name")):
+            parameters.require_family(parameters.cluster_group(self.backend, name), blue.engine, version)
 
 
 def _writers(server: Server, age_s: float) -> str:

@@ -50,6 +50,7 @@ class Plane:
         self.endpoints = Endpoints()
         self.names: dict[tuple[str, str], Endpoint] = {}  # (db | cluster | reader, identifier)
         self.servers: dict[str, Server] = {}  # by resource id
+        self.backends: list[Any] = []
         self.ended = threading.Event()
         self._ids, self._lock = itertools.count(1001), threading.Lock()
         atexit.register(self.end)
@@ -59,9 +60,9 @@ class Plane:
         self.ended.set()
         end_servers_below(self.folder)
 
-    def server(self, resource_id: str, version: str, **options: str) -> Server:
+    def server(self, resource_id: str, version: str) -> Server:
         """A new server for an instance; neither initialised nor started."""
-        server = Server(self.folder / resource_id, version, next(self._ids), options)
+        server = Server(self.folder / resource_id, version, next(self._ids))
         self.servers[resource_id] = server
         return server
 

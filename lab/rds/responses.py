@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from moto.core.responses import ActionResult, PaginatedResult
+from moto.core.responses import ActionResult
+from moto.rds.exceptions import InvalidParameterCombination
 from moto.rds.responses import RDSResponse
 
-from lab.rds import catalogue
+from lab.rds import catalogue, parameters
+
+
+def _page(self: Any, answer: dict[str, list[Any]]) -> ActionResult:
+    """The part of a long answer that the marker of the one before leads to."""
+    ((key, rows),) = answer.items()
+    begin, size = int(self.params.get("Marker") or 0), int(self.params.get("MaxRecords") or 100)
+    more = {"Marker": str(begin + size)} if begin + size < len(rows) else {}
+    return ActionResult({key: rows[begin : begin + size], **more})
 
 
 def describe_db_engine_versions(self: Any) -> ActionResult:
     asked = (self.params.get(name) for name in ("Engine", "EngineVersion", "DBParameterGroupFamily"))
-    return PaginatedResult(
-        {"DBEngineVersions": catalogue.engine_versions(*asked, bool(self.params.get("DefaultOnly")))}
-    )
+    return _page(self, {"DBEngineVersions": catalogue.engine_versions(*asked, bool(self.params.get("DefaultOnly")))})
 
 
 def describe_orderable_db_instance_options(self: Any) -> ActionResult:
     asked = (self.params.get(name) for name in ("Engine", "EngineVersion", "DBInstanceClass"))
-    return PaginatedResult({"OrderableDBInstanceOptions": catalogue.orderable(*asked)})
+    return _page(self, {"OrderableDBInstanceOptions": catalogue.orderable(*asked)})
 
 
 def describe_account_attributes(self: Any) -> ActionResult:
@@ -35,8 +42,46 @@ def describe_pending_maintenance_actions(self: Any) -> ActionResult:
     return ActionResult({"PendingMaintenanceActions": []})
 
 
+def describe_db_cluster_parameters(self: Any) -> ActionResult:
+    group = parameters.cluster_group(self.backend, self.params["DBClusterParameterGroupName"])
+    rows = parameters.described(group, group.db_parameter_group_family, self.params.get("Source"))
+    return _page(self, {"Parameters": rows})
+
+
+def describe_db_parameters(self: Any) -> ActionResult:
+    group = parameters.instance_group(self.backend, self.params["DBParameterGroupName"])
+    return _page(self, {"Parameters": parameters.described(group, group.family, self.params.get("Source"))})
+
+
+def delete_db_cluster(self: Any) -> ActionResult:
+    _require_no_snapshot(self.params)
+    return ActionResult({"DBCluster": self.backend.delete_db_cluster(self.params["DBClusterIdentifier"])})
+
+
+def delete_db_instance(self: Any) -> ActionResult:
+    found = self.backend.databases.get(self.params["DBInstanceIdentifier"])
+    if found is not None and found.db_cluster_identifier is None:
+        _require_no_snapshot(self.params)
+    return ActionResult({"DBInstance": self.backend.delete_db_instance(**self.params)})
+
+
+def _require_no_snapshot(asked: Any) -> None:
+    if asked.get("FinalDBSnapshotIdentifier"):
+        raise InvalidParameterCombination(
+            "The lab takes no final snapshots: create one first, and set SkipFinalSnapshot."
+        )
+    if not asked.get("SkipFinalSnapshot"):
+        raise InvalidParameterCombination(
+            "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified."
+        )
+
+
 OPERATIONS = (
+    delete_db_cluster,
+    delete_db_instance,
     describe_account_attributes,
+    describe_db_cluster_parameters,
+    describe_db_parameters,
     describe_db_engine_versions,
     describe_orderable_db_instance_options,
     describe_pending_maintenance_actions,

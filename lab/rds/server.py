@@ -97,12 +97,20 @@ class Server:
         self.series = engine(version)
         self.base = artifacts.unpacked(self.series.artifact)
         self.is_80 = self.series.version.startswith("8.")
-        self.options = {**OPTIONS, **(OPTIONS_80 if self.is_80 else OPTIONS_57), **(options or {})}
+        self.configure(options or {})
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
         return f"{self.series.version} at port {self.port}"
+
+    def configure(self, options: Mapping[str, str]) -> None:
+        """Options over those of the lab, from the next start on."""
+        self.options = {**OPTIONS, **(OPTIONS_80 if self.is_80 else OPTIONS_57), **options}
+
+    def option(self, name: str) -> str:
+        """What it was started with."""
+        return self.options.get(f"loose-{name}") or self.options[name]
 
     def initialise(self) -> None:
         """Make the data directory with the account of the lab and no other.
@@ -187,6 +195,11 @@ class Server:
         with self.cursor(cursorclass=MySQLdb.cursors.DictCursor) as cursor:
             cursor.execute(statement, args)
             return list(cursor.fetchall())
+
+    @staticmethod
+    def quoted(text: str) -> str:
+        """A string literal."""
+        return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
     def value(self, expression: str) -> Any:
         """Value of one SQL expression."""
