@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -181,6 +182,17 @@ def test_unwatched_time_before_a_restart_is_not_silence() -> None:
     assert "cold" not in {h.verdict for h in found.heats}
 
 
+def test_a_failover_and_back_loses_no_more_than_the_last_interval() -> None:
+    hours = [shop.NOW - timedelta(hours=n) for n in (900, 2, 1, 0)]
+    ledgers = [interval().coverage] * 3
+    intervals = [replace(interval(), since=s, until=u) for s, u in pairwise(hours)]
+    server = "server: server_uuid is u again: another one had taken over"
+    back = replace(intervals[2], since=hours[0], coverage=replace(ledgers[2], resets=(server,)))
+    assert analysed(intervals=[intervals[0], intervals[1], back]).window.watched == 35 * DAY
+    long = replace(back, until=shop.NOW)
+    assert analysed(intervals=[intervals[0], long]).window.watched == timedelta(0)
+
+
 def test_what_ran_before_the_first_snapshot_does_not_outweigh_what_was_watched() -> None:
     first = replace(interval(4000, 4000), since=None, until=shop.NOW - 36 * DAY)
     found = analysed(READ, intervals=[first, interval(2, 32)])
@@ -205,6 +217,17 @@ def test_a_pattern_that_names_no_table_is_said() -> None:
     folding = analysed(READ, "TRUNCATE carts", given=spec(under_migration=["shop.Carts"]), before=analysed(READ),
                        catalog=replace(shop.CATALOG, folds_case=True))  # fmt: skip
     assert len(folding.alarms) == 1
+
+
+def test_a_schema_that_is_not_there_is_said() -> None:
+    found = analysed(READ, given=spec(schemas=["shop", "shpo"]))
+    assert [g.what for g in found.gaps] == ["schemas shpo"]
+    verdict, reasons = summary.judge(found)
+    assert verdict is Verdict.WARNING
+    assert any("schemas shpo: no table" in reason for reason in reasons)
+    folding = analysed(READ, given=spec(schemas=["Shop"]), catalog=replace(shop.CATALOG, folds_case=True))
+    assert (folding.gaps, len(folding.heats)) == ((), len(shop.CATALOG.tables))
+    assert [g.what for g in analysed(READ, given=spec(schemas=["Shop"])).gaps] == ["schemas Shop"]
 
 
 def test_low_coverage_is_a_warning_and_no_snapshot_a_failure() -> None:
@@ -291,6 +314,14 @@ def test_results_keep_the_newest_trial_and_replace_a_run_s_analysis(tmp_path: An
     [
         ({"instances": []}, "at least 1 item"),
         ({"instances": [{"name": "a", "connection": "x"}, {"name": "a", "connection": "y"}]}, "'a' is used twice"),
+        (
+            {"instances": [{"name": "a", "connection": "x_db"}, {"name": "b", "connection": "X_DB"}]},
+            "'x_db' is used twice; one server would count as two",
+        ),
+        (
+            {"logs": [{"source": "file", "instance": "writer", "kind": "slow", "path": "/x"}] * 2},
+            "the same slow log is named twice",
+        ),
         (
             {"logs": [{"source": "file", "instance": "b", "kind": "slow", "path": "/x"}]},
             "instance 'b' is not one of writer",

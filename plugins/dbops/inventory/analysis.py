@@ -103,6 +103,8 @@ class Inventory:
 def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
     """Judge the evidence. Reads nothing and writes nothing."""
     everything = evidence.catalog
+    if everything.folds_case:
+        spec = spec.model_copy(update={"schemas": [schema.lower() for schema in spec.schemas]})
     # Names are resolved against every schema, because statements cross them; judged are the tables that the spec asks for.
     catalog = replace(everything, tables={t: d for t, d in everything.tables.items() if _is_judged(spec, t)})
     table_io = [io for io in evidence.table_io if _is_judged(spec, io.table)]
@@ -218,6 +220,7 @@ def _watched_since(spec: InventorySpec, intervals: Sequence[Interval]) -> dateti
     before the restart, so watching begins anew; as it does after one in which the server did not count all that ran.
     """
     first: dict[str, datetime] = {}
+    last: dict[str, datetime] = {}
     long = timedelta(minutes=spec.stale_after_minutes)
     for interval in sorted(intervals, key=lambda i: i.until):
         if not interval.coverage.measured:
@@ -225,7 +228,9 @@ def _watched_since(spec: InventorySpec, intervals: Sequence[Interval]) -> dateti
             if any(gap.blind and gap.what != NOT_READ for gap in interval.coverage.gaps):
                 first[interval.instance] = interval.until
             continue
-        begin = interval.since or interval.until
+        # Of a server that takes over, or that answers again after another one, the interval may begin elsewhere.
+        begin = last.get(interval.instance, interval.since or interval.until)
+        last[interval.instance] = interval.until
         lost = any(reset.startswith("server") for reset in interval.coverage.resets) and interval.until - begin > long
         if lost or interval.instance not in first:
             first[interval.instance] = interval.until if lost else begin
@@ -248,6 +253,11 @@ def _not_watched(name: str, last: datetime | None, evidence: Evidence) -> Gap:
 
 
 def _unmatched(spec: InventorySpec, catalog: Catalog) -> Iterable[Gap]:
+    for schema in sorted(set(spec.schemas) - {table.schema for table in (*catalog.tables, *catalog.views)}):
+        yield Gap(
+            f"schemas {schema}", "no table that this user may see is in such a schema, so nothing of it is judged",
+            "correct the name (as the server spells it), or GRANT SELECT",
+        )  # fmt: skip
     for pattern in spec.under_migration:
         if not any(_matches(table, pattern, catalog) for table in catalog.tables):
             yield Gap(

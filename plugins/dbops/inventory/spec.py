@@ -110,7 +110,17 @@ class InventorySpec(Spec):
         names = [i.name for i in self.instances]
         if doubled := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"instances: name {doubled[0]!r} is used twice; each instance needs its own")
+        # Airflow finds a connection in the environment whatever the case of its id.
+        connections_ = [i.connection.upper() for i in self.instances]
+        for i in self.instances:
+            if connections_.count(i.connection.upper()) > 1:
+                raise ValueError(f"instances: connection {i.connection!r} is used twice; one server would count as two")
+        places = [log.model_dump(exclude={"instance"}) for log in self.logs]
         for log in self.logs:
+            if places.count(log.model_dump(exclude={"instance"})) > 1:
+                raise ValueError(
+                    f"logs: the same {log.kind} log is named twice; an instance's statements are in one of its own"
+                )
             if log.instance not in names:
                 raise ValueError(f"logs: instance {log.instance!r} is not one of {', '.join(names)}")
         if self.cold_after_days > self.window_days:

@@ -40,7 +40,7 @@ def judge(found: Inventory) -> tuple[Verdict, list[str]]:
             " demanded: nothing is advised; the gaps below name each remedy"
         )
     reasons += [_unseen(found, name) for name in found.unseen]
-    reasons += [f"{gap.what}: {gap.why}" for gap in found.gaps if gap.what.startswith("under_migration ")]
+    reasons += [f"{gap.what}: {gap.why}" for gap in found.gaps if gap.what.startswith(("under_migration ", "schemas "))]
     breaking = sum(any(f.severity == "breaks" for f in findings) for findings in found.findings.values())
     if breaking:
         reasons.append(f"{breaking} statements break in MySQL 8.0")
