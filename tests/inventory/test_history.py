@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from dbops.inventory.fingerprint import fingerprint
-from dbops.inventory.history import History, LogPositionsMovedError, Observed
+from dbops.inventory.history import History, LogPositionsMovedError, Observed, SecondNameError
 from dbops.inventory.model import NO_SHOW_VIEW, Gap, Instance, Sighting, Snapshot, TableIo, TableRef
 
 T0 = datetime(2026, 5, 4, 3, 0)
@@ -370,7 +370,7 @@ def test_coverage_comes_back_as_it_was(history: History) -> None:
 def test_only_real_conflicts_are_tried_again(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     tries = []
 
-    def deadlock(spec: str, snapshot: Snapshot) -> Any:
+    def deadlock(spec: str, snapshot: Snapshot, others: Any) -> Any:
         tries.append(spec)
         if len(tries) < 3:
             raise sa.exc.OperationalError("INSERT", {}, Exception(1213, "Deadlock found"))
@@ -471,13 +471,76 @@ def test_programs_that_build_sql_are_remembered(history: History) -> None:
     assert [(g.what, g.executions) for g in ledger.gaps] == [("SQL that programs build", 4)]
 
 
-def test_a_server_that_comes_back_is_named(history: History) -> None:
+def test_a_server_that_comes_back_has_counted_on(history: History) -> None:
+    """A failover and back, and forth and back again: each execution of each server counts once."""
+    other, table = "SELECT ? FROM `audit`", TableRef("shop", "orders")
+
+    def a(minutes: float, n: int, *more: Sighting, **over: Any) -> Any:
+        return history.record(
+            "shop", shot(minutes, digest(n), *more, table_io=(TableIo(table, None, n, 0, 0, 0),), **over)
+        )
+
+    a(0, 5, digest(100, other))
+    assert a(15, 1, uuid="v").coverage.gaps[0].what == "the time before a restart"
+    back = a(30, 9, digest(100, other))
+    assert "server: server_uuid is u again: another one had taken over" in back.resets
+    assert (back.coverage.executions_total, back.coverage.since, back.coverage.until) == (4, at(0), at(30))
+    assert "the time before a failover" in {gap.what for gap in back.coverage.gaps}
+    assert a(45, 10, digest(100, other)).coverage.executions_total == 1  # not compared with what v had shown
+    forth = a(60, 4, uuid="v")
+    assert (forth.coverage.executions_total, forth.coverage.since) == (3, at(15))
+    assert a(75, 12, digest(102, other)).coverage.executions_total == 4
+    found = window(history)
+    assert found[PRINT].activity.executions == 12 + 4
+    assert found[fingerprint(other, is_digest=True)].activity.executions == 102
+    (io,) = history.table_io("shop", EVER, LATER)
+    assert io.fetched == 12 + 4
+    again = a(90, 9, uuid="v", started=at(80))  # restarted meanwhile
+    assert again.coverage.executions_total == 9
+    assert "counted twice" not in repr(again.coverage.gaps)
+
+
+def test_an_unreadable_snapshot_while_another_server_answers(history: History) -> None:
     history.record("shop", shot(0, digest(5)))
-    assert history.record("shop", shot(15, digest(1), uuid="v")).coverage.gaps[0].what == "the time before a restart"
-    back = history.record("shop", shot(30, digest(9))).coverage
-    assert "executions that are counted twice" in {gap.what for gap in back.gaps}
-    again = history.record("shop", shot(45, digest(9), uuid="v", started=at(40))).coverage  # restarted meanwhile
-    assert "executions that are counted twice" not in {gap.what for gap in again.gaps}
+    history.record("shop", shot(15, uuid="v", read=frozenset(), event_counts={}))
+    assert history.record("shop", shot(30, digest(7))).coverage.executions_total == 2
+    history.record("shop", shot(45, digest(1), uuid="v"))
+    history.record("shop", shot(60, read=frozenset(), event_counts={}))
+    assert history.record("shop", shot(75, digest(2), uuid="v")).coverage.executions_total == 1
+    assert history.record("shop", shot(90, digest(9))).coverage.executions_total == 2
+    assert window(history)[PRINT].activity.executions == 9 + 2
+
+
+def test_what_another_server_had_counted_before_it_took_over_is_no_interval(history: History) -> None:
+    """Its counters are those of months: neither a rate of these 15 minutes nor a share of them."""
+    history.record("shop", shot(0, digest(5)))
+    taken_over = history.record("shop", shot(15, digest(9_000_000), uuid="v"))
+    assert taken_over.coverage.since is None
+    assert [i.since for i in history.coverage("shop", EVER, LATER)] == [None, None]
+    assert window(history)[PRINT].activity.peak_per_second is None
+    fresh = history.record("shop", shot(30, digest(9, first=at(20)), uuid="w", started=at(20)))
+    assert fresh.coverage.since == at(15)
+    assert window(history)[PRINT].activity.peak_per_second == 9 / 900
+
+
+def test_one_server_under_two_names_is_refused(history: History) -> None:
+    names = ["writer", "reader"]
+    history.record("shop", shot(0, digest(5)), names)
+    with pytest.raises(SecondNameError, match="instance reader is the server of instance writer"):
+        history.record("shop", shot(1, digest(5), name="reader"), names)
+    assert window(history)[PRINT].activity.executions == 5
+    history.record("shop", shot(2, digest(3), name="reader", uuid="v"), names)
+    with pytest.raises(SecondNameError, match="instance writer is the server of instance reader"):
+        history.record("shop", shot(15, digest(3), uuid="v"), names)  # a failover under a name that is the cluster's
+    assert history.record("shop", shot(30, digest(6)), names).coverage.executions_total == 1
+    history.record("other", shot(30, digest(6)), names)
+
+
+def test_an_instance_that_got_another_name_is_named(history: History) -> None:
+    history.record("shop", shot(0, digest(5)), ["reader"])
+    renamed = history.record("shop", shot(15, digest(6), name="shop-1"), ["reader"])
+    assert [g.what for g in renamed.coverage.gaps] == ["executions that are counted twice"]
+    assert not history.record("shop", shot(30, digest(6), name="shop-1"), ["reader"]).coverage.gaps
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ SELECT
     UTC_TIMESTAMP(6) AS now,
     @@version AS version,
     @@server_uuid AS server_uuid,
+    @@hostname AS hostname,
     @@read_only OR @@innodb_read_only AS read_only,
     @@performance_schema AS performance_schema,
     @@performance_schema_digests_size AS digests_size,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from dbops.inventory.deltas import Delta, Deltas, deltas
+from dbops.inventory.deltas import Delta, Deltas, deltas, is_first_sight
 from dbops.inventory.model import Gap, Snapshot
 
 _EXECUTE = re.compile(r"\s*EXECUTE\b", re.IGNORECASE)
@@ -72,7 +72,7 @@ def coverage(
         building: those whose bodies PREPARE and EXECUTE SQL, besides those among the sightings
         definitions_known: the bodies of all views are known. Until then no digest can be trusted, and nothing is explained
     """
-    since = previous.taken_at if previous else None
+    since = None if previous is None or is_first_sight(previous, current) else previous.taken_at
     if "statements" not in current.read:
         return Coverage(0, 0, 0, 0, 0, 0, 0, 0, distinct(current.gaps), (), False, since, current.taken_at)
     found = deltas(previous, current)
@@ -180,7 +180,7 @@ class _Ledger:
         self.discarded, self.null_row = discarded - in_discarded, found.null_row - in_null_row
         # On a busy server the rows are read a moment after the counters: the next interval has what is too much here.
         self.named = in_rows - excess - (self.own - in_discarded - in_null_row)
-        self.first = previous is None
+        self.first = is_first_sight(previous, current)
         self.whole_samples = {
             (s.schema, s.digest) for s in current.sightings if s.source == "sample" and not s.truncated and s.digest
         }

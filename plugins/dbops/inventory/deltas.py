@@ -50,7 +50,7 @@ class Delta:
     """The executions lie in [since, until]; None = nobody knows when the first was."""
     until: datetime | None = None
     interval_s: float | None = None
-    """Length of the interval in which they lie, for a rate; None at the first snapshot of an instance: a sum is not a rate."""
+    """Length of the interval in which they lie, for a rate; None at the first snapshot of a server: a sum is not a rate."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,17 @@ class Deltas:
     def was_reset(self, *what: What) -> bool:
         """Whether any of these was emptied in between."""
         return any(reset.what in what for reset in self.resets)
+
+
+def is_first_sight(previous: Snapshot | None, current: Snapshot) -> bool:
+    """Whether the counters began before anybody looked: no interval between two snapshots has what they show.
+
+    So it is with the first snapshot of an instance, and with another server that answers under its name and has run for longer.
+    """
+    if previous is None:
+        return True
+    other = current.instance.server_uuid != previous.instance.server_uuid
+    return other and current.instance.started_at < previous.taken_at
 
 
 def deltas(previous: Snapshot | None, current: Snapshot) -> Deltas:
@@ -149,7 +160,7 @@ def _digests_emptied(previous: Snapshot, current: Snapshot) -> str:
 
 def _items(previous: Snapshot | None, current: Snapshot, *, digests_kept: bool, restarted: bool) -> Iterable[Delta]:
     known = {(s.source, s.key): s for s in previous.sightings} if previous else {}
-    interval = None if previous is None else max((current.taken_at - previous.taken_at).total_seconds(), 0.0)
+    since = None if previous is None or is_first_sight(previous, current) else previous.taken_at
     for sighting in current.sightings:
         old = known.get((sighting.source, sighting.key))
         if sighting.source == "routine":
@@ -161,22 +172,19 @@ def _items(previous: Snapshot | None, current: Snapshot, *, digests_kept: bool, 
             yield Delta(sighting, sighting.executions, sighting.counters, sighting.first_seen, sighting.last_seen)
         else:
             kept = digests_kept if sighting.source == "digest" else not restarted
-            yield from _counted(sighting, old if kept else None, previous, current, interval)
+            yield from _counted(sighting, old if kept else None, since, current.taken_at)
 
 
-def _counted(
-    new: Sighting, old: Sighting | None, previous: Snapshot | None, current: Snapshot, interval: float | None
-) -> Iterable[Delta]:
-    until = new.last_seen or current.taken_at
+def _counted(new: Sighting, old: Sighting | None, previous: datetime | None, now: datetime) -> Iterable[Delta]:
+    until = new.last_seen or now
     executions = new.executions or 0
+    interval = None if previous is None else max((now - previous).total_seconds(), 0.0)
     if old is None or executions < (old.executions or 0):
-        since = new.first_seen or (previous.taken_at if previous else None)
         if executions:
-            yield Delta(new, executions, new.counters, since, until, interval)
+            yield Delta(new, executions, new.counters, new.first_seen or previous, until, interval)
     elif executions > (old.executions or 0):
         counters = {name: max(value - old.counters.get(name, 0.0), 0.0) for name, value in new.counters.items()}
-        since = previous.taken_at if previous else None
-        yield Delta(new, executions - (old.executions or 0), counters, since, until, interval)
+        yield Delta(new, executions - (old.executions or 0), counters, previous, until, interval)
 
 
 def _table_io(previous: Snapshot | None, current: Snapshot) -> Iterable[IoDelta]:

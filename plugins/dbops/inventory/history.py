@@ -21,6 +21,7 @@ from dbops import store
 from dbops.inventory.coverage import Coverage
 from dbops.inventory.deltas import IO, LOGS
 from dbops.inventory.model import COUNTERS, Activity, Snapshot, TableRef
+from dbops.inventory.past import newest_servers
 from dbops.inventory.recording import Recorded as Recorded
 from dbops.inventory.recording import Recording
 from dbops.inventory.stored import (
@@ -90,6 +91,10 @@ class LogPositionsMovedError(RuntimeError):
     """Recording would count a portion of a log twice, or lose one; the message names the logs."""
 
 
+class SecondNameError(RuntimeError):
+    """Two instances of a spec are one server, which would be counted twice; the message names them."""
+
+
 class History:
     """Reads and writes the history. Instances are cheap; the engine pools the connections."""
 
@@ -102,12 +107,18 @@ class History:
 
     # -- in ------------------------------------------------------------------------------------------------------------------
 
-    def record(self, spec: str, snapshot: Snapshot) -> Recorded:
+    def record(self, spec: str, snapshot: Snapshot, others: Collection[str] = ()) -> Recorded:
         """Add a snapshot, in one transaction; the same (spec, instance, taken_at) again changes nothing.
 
         Snapshots of an instance come in order: one that is older than the newest adds nothing, since the newer one's differences span it.
 
+        Args:
+            spec: name of the spec
+            snapshot: of one of its instances
+            others: the spec's other instances: none of them may be the same server
+
         Raises:
+            SecondNameError: the server is another instance of the spec; nothing is written
             LogPositionsMovedError: the logs were read from where another snapshot had already begun; nothing is written
         """
         retry = tenacity.Retrying(
@@ -116,10 +127,13 @@ class History:
             stop=tenacity.stop_after_attempt(6),
             reraise=True,
         )
-        return retry(self._record, spec, snapshot)
+        return retry(self._record, spec, snapshot, others)
 
-    def _record(self, spec: str, snapshot: Snapshot) -> Recorded:
+    def _record(self, spec: str, snapshot: Snapshot, others: Collection[str]) -> Recorded:
         with self.engine.begin() as connection:
+            # All of them in one order, so that two names of one server cannot both be the first.
+            for name in sorted({snapshot.instance.name, *others}):
+                self._lock_watch(connection, spec, name)
             watch_id = self._lock_watch(connection, spec, snapshot.instance.name)
             newest = connection.execute(
                 sa.select(SNAPSHOT.c.snapshot_id, SNAPSHOT.c.coverage)
@@ -130,6 +144,7 @@ class History:
             if newest is not None:
                 known = to_coverage(newest.coverage)
                 return Recorded(newest.snapshot_id, False, known, known.resets)
+            _refuse_second_name(connection, spec, snapshot, others)
             recording = Recording(connection, spec, watch_id, snapshot)
             _refuse_moved(snapshot, recording.past.state.get("log_positions", {}))
             return recording.run()
@@ -330,6 +345,16 @@ class History:
         for row in connection.execute(sa.select(ORIGIN).where(ORIGIN.c.spec == spec)):
             found[row.fingerprint, row.schema_name][row.kind].add(row.value)
         return found
+
+
+def _refuse_second_name(connection: sa.Connection, spec: str, snapshot: Snapshot, others: Collection[str]) -> None:
+    now = snapshot.instance
+    for name, server in newest_servers(connection, spec, but=now.name).items():
+        if name in others and server.is_same(now):
+            raise SecondNameError(
+                f"instance {now.name} is the server of instance {name} (server_uuid {now.server_uuid}): it would be counted twice; nothing"
+                " was recorded. Let each connection name the endpoint of one instance, or take one of the two out of the spec"
+            )
 
 
 def _refuse_moved(snapshot: Snapshot, stored: Mapping[str, str]) -> None:

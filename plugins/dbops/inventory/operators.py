@@ -30,6 +30,12 @@ class _InventoryOperator(operators.RoomOperator["InventorySpec"]):
 
         return InventorySpec
 
+    def refusals(self) -> tuple[type[Exception], ...]:
+        """One server under two names stays one."""
+        from dbops.inventory.history import SecondNameError
+
+        return (SecondNameError,)
+
     def services(self, spec: InventorySpec) -> Services:
         """How this run reaches the spec's servers."""
         return build_services(spec)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from dbops.inventory import text as sqltext
 from dbops.inventory.coverage import Coverage, coverage, with_logs
-from dbops.inventory.deltas import IO, LOGS, START_JITTER, Delta, Deltas, IoDelta, deltas
+from dbops.inventory.deltas import IO, LOGS, Delta, Deltas, IoDelta, deltas
 from dbops.inventory.fingerprint import fingerprint
 from dbops.inventory.model import COUNTERS, Gap, Sighting, Snapshot
 from dbops.inventory.past import (
@@ -19,8 +19,10 @@ from dbops.inventory.past import (
     Past,
     definitions_of,
     io_name,
+    is_same_start,
     known_io,
     name_of,
+    newest_servers,
     read_past,
     servers_of,
     state_of,
@@ -68,7 +70,15 @@ class Recording:
         snapshot = placed(snapshot)
         self.past = read_past(connection, watch_id, snapshot)
         self.definitions = definitions_of(snapshot, self.past.state)
-        snapshot = replace(snapshot, gaps=(*snapshot.gaps, *_counted_again(snapshot, self.past)))
+        snapshot = replace(
+            snapshot,
+            gaps=(
+                *snapshot.gaps,
+                *_came_back(snapshot, self.past),
+                *_counted_again(snapshot, self.past),
+                *self._renamed(snapshot),
+            ),
+        )
         self.prints = self._fingerprints(snapshot)
         self.snapshot = self._marked(snapshot)
         self.measured = "statements" in snapshot.read
@@ -83,6 +93,11 @@ class Recording:
             definitions_known=self._definitions_known(),
         )  # fmt: skip
         ledger = with_logs(ledger, self._only_in_logs(found))
+        reset = tuple(map(str, found.resets))
+        if past.came_back:
+            uuid = snapshot.instance.server_uuid
+            reset = (*reset, f"server: server_uuid is {uuid} again: another one had taken over")
+            ledger = replace(ledger, resets=reset)
         self.snapshot_id = self._insert_snapshot(found, ledger)
         new_keys = self._insert_keys()
         new_statements = self._insert_texts(new_keys)
@@ -90,9 +105,7 @@ class Recording:
         readings = self._insert_readings(found)
         if self.measured:
             self._insert_io(found.table_io)
-        return Recorded(
-            self.snapshot_id, True, ledger, tuple(map(str, found.resets)), new_statements, readings
-        )  # fmt: skip
+        return Recorded(self.snapshot_id, True, ledger, reset, new_statements, readings)
 
     # -- before --------------------------------------------------------------------------------------------------------------
 
@@ -130,6 +143,18 @@ class Recording:
                 changes["program"] = views[print_]
             sightings.append(replace(sighting, **changes) if changes else sighting)
         return replace(snapshot, sightings=tuple(sightings))
+
+    def _renamed(self, snapshot: Snapshot) -> Iterator[Gap]:
+        """The instance had another name: what its server counts was counted under that one too."""
+        if self.past.previous is not None:
+            return
+        for name, server in newest_servers(self.connection, self.spec, but=snapshot.instance.name).items():
+            if server.is_same(snapshot.instance):
+                yield Gap(
+                    "executions that are counted twice", f"server {snapshot.instance.server_uuid} was instance {name} until"
+                    f" {server.at:%Y-%m-%d %H:%M:%S} UTC: what it had counted until then is counted again",
+                    "keep the name of an instance when its endpoint changes", "none",
+                )  # fmt: skip
 
     def _own(self) -> set[tuple[str, str]]:
         query = sa.select(ORIGIN.c.fingerprint, ORIGIN.c.schema_name).where(
@@ -210,15 +235,15 @@ class Recording:
             sa.insert(SNAPSHOT).values(
                 watch_id=self.watch_id,
                 taken_at=snapshot.taken_at,
-                previous_at=past.previous.taken_at if past.previous else None,
+                previous_at=ledger.since,
                 version=snapshot.instance.version,
                 read_only=snapshot.instance.read_only,
                 digest_epoch=None if self.measured and (fresh or found.was_reset("digests")) else past.digest_epoch,
                 server_epoch=None if self.measured and fresh else past.server_epoch,
                 state={
-                    **(state_of(snapshot, past.state) if self.measured else state_unmeasured(snapshot, past.state)),
+                    **(state_of(snapshot, past.counted) if self.measured else state_unmeasured(snapshot, past.state)),
                     "definitions": self.definitions,
-                    "servers": servers_of(snapshot, past.state),
+                    "servers": servers_of(snapshot, past),
                     "log_positions": {**past.state.get("log_positions", {}), **snapshot.log_positions},
                 },
                 settings=dict(snapshot.instance.settings),
@@ -319,7 +344,7 @@ class Recording:
             )  # fmt: skip
             self.past.io_keys |= known_io(self.connection, self.watch_id)
         # A snapshot in between that could not read table_io makes the interval longer.
-        read_at = when(self.past.state.get("table_io_at")) if self.past.previous else None
+        read_at = when(self.past.counted.get("table_io_at")) if self.past.previous else None
         rows = []
         for delta in moved:
             name, since = io_name(delta.now), min(filter(None, (delta.since, read_at)))
@@ -334,12 +359,22 @@ class Recording:
             self.connection.execute(sa.insert(IO_READING), rows)
 
 
+def _came_back(snapshot: Snapshot, past: Past) -> Iterator[Gap]:
+    """A server that answers under this name again has counted on; the one that had taken over is gone, with what it did at last."""
+    if past.came_back:
+        yield Gap(
+            "the time before a failover", f"server {snapshot.instance.server_uuid} answers again; what ran on the other one after"
+            f" {moment(past.state['at']):%Y-%m-%d %H:%M:%S} UTC is not known",
+            "connect to the endpoint of an instance, not of the cluster, and list every instance", "none",
+        )  # fmt: skip
+
+
 def _counted_again(snapshot: Snapshot, past: Past) -> Iterator[Gap]:
-    """A server that answers under this name again, without a restart: its counters still have what was counted then."""
+    """The same, where the history has not kept what the server had counted then."""
     now, before = snapshot.instance, past.state.get("servers", {}).get(snapshot.instance.server_uuid)
     if past.previous is None or before is None or past.previous.instance.server_uuid == now.server_uuid:
         return
-    if abs(now.started_at - moment(before["started_at"])) <= START_JITTER:
+    if is_same_start(before, now):
         yield Gap(
             "executions that are counted twice", f"server {now.server_uuid} answers again, as until {before['at']} UTC, and has not been"
             " restarted: what it had counted until then is counted again",

@@ -62,6 +62,7 @@ def take_snapshot(
     Raises:
         MySQLdb.Error: the instance cannot be reached; nothing is recorded
         Busy: another snapshot of the instance is under way for longer than the wait
+        SecondNameError: another instance of the spec is the same server; nothing is recorded
     """
     engine = services.engine()
     history = History(engine)
@@ -107,7 +108,7 @@ def _take(
         log_positions_before=before,
         definitions_read=full and not any(hides_views(gap) for gap in gaps),
     )
-    recorded = history.record(spec.name, shot)
+    recorded = history.record(spec.name, shot, [i.name for i in spec.instances if i.name != name])
     results.add_trials(spec.name, now, trial.target, trial.found)
     return Taken(recorded, len(shot.sightings), len(trial.found), shot.gaps)
 

@@ -16,6 +16,8 @@ from dbops.inventory.coverage import Coverage
 from dbops.inventory.deltas import IO
 from dbops.inventory.model import COUNTERS, Gap, TableIo, TableRef
 
+Span = tuple[int, int | None]
+"""Snapshots behind the first number up to the second (None: all), while one server answered."""
 NO_SCHEMA = ""
 WHOLE_TABLE = "*"
 GAUGES = ("p95_ms", "p99_ms")
@@ -57,11 +59,21 @@ IO_READING = _table(
 
 
 def latest(
-    table: sa.TableClause, key: sa.ColumnClause[Any], outer: sa.ColumnClause[Any], last: int | None = None
+    table: sa.TableClause,
+    key: sa.ColumnClause[Any],
+    outer: sa.ColumnClause[Any],
+    last: int | None = None,
+    spans: Sequence[Span] = (),
 ) -> sa.ScalarSelect[Any]:
-    """Number of the newest snapshot, up to `last`, with a row of `outer`'s key in `table`: one look into its primary key."""
+    """Number of the newest snapshot, up to `last` and in one of the spans, with a row of `outer`'s key in `table`.
+
+    That is one look into the table's primary key.
+    """
     inner = sa.alias(table)
     query = sa.select(sa.func.max(inner.c.snapshot_id)).where(inner.c[key.name] == outer)
+    if spans:
+        number = inner.c.snapshot_id
+        query = query.where(sa.or_(*(number > a if b is None else sa.and_(number > a, number <= b) for a, b in spans)))
     return (query if last is None else query.where(inner.c.snapshot_id <= last)).scalar_subquery()
 
 
