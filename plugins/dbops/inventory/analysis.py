@@ -33,7 +33,7 @@ class Evidence:
     before: tuple[datetime, dict[str, Any]] | None
     """End of the window and document of the last analysis."""
     known: frozenset[tuple[str | None, str]] = frozenset()
-    """(schema, fingerprint) of statements that the history had seen by then, whether or not they ran in that window."""
+    """(schema, fingerprint) of statements that the history had seen before that window began."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Change:
     now: str = ""
     writes: tuple[TableRef, ...] = ()
     """Tables that it writes and was not known to write."""
+    statement: Key = ("", "")
+    """Of a statement: (fingerprint, default schema or '')."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Inventory:
     def document(self) -> dict[str, Any]:
         """What the next analysis is compared with."""
         return {
+            "since": self.window.since.isoformat(),
             "statements": {
                 _name(s): {
                     "id": s.id,
@@ -302,14 +305,15 @@ def _changes(before: dict[str, Any], known: frozenset[tuple[str | None, str]], f
             yield Change("back", statement.id, statement.text, now=_shown(now))
         elif name not in old:
             yield Change(
-                "new", statement.id, statement.text, now=_shown(now), writes=tuple(sorted(_written(statement)))
-            )
+                "new", statement.id, statement.text, now=_shown(now), writes=tuple(sorted(_written(statement))),
+                statement=_key(statement),
+            )  # fmt: skip
         else:
             # A new foreign key, another view or a text that is whole at last makes a known statement a writer.
             writes = tuple(sorted(t for t in _written(statement) if str(t) not in old[name]["writes"]))
             if writes or old[name]["class"] != now:
                 was = _shown(old[name]["class"])
-                yield Change("class", statement.id, statement.text, was, _shown(now), writes)
+                yield Change("class", statement.id, statement.text, was, _shown(now), writes, _key(statement))
     for name, was_ in old.items():
         if name not in present:
             yield Change("gone", was_["id"], was_["text"], was=_shown(was_["class"]))

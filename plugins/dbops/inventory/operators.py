@@ -131,9 +131,10 @@ class AnalyseOperator(_InventoryOperator):
             )  # fmt: skip
             report = summary.report(found, self.common(context, spec.aws_connection, _versions(found)))
             # In this order: what is kept is what the next analysis calls known, and nobody may have missed it.
-            self._alarm(spec, found)
+            self._alarm(services, found, run)
             self.publish(context, report, spec.aws_connection)
-            steps.keep(services, found, run)
+            if report.verdict is not reports.Verdict.FAILED:  # or every writer would be new to the next analysis
+                steps.keep(services, found, run)
         if report.verdict is reports.Verdict.FAILED:
             raise Stopped(
                 "; ".join(report.reasons), happened="Nothing was changed.",
@@ -141,10 +142,14 @@ class AnalyseOperator(_InventoryOperator):
             )  # fmt: skip
         return report.verdict.value
 
-    def _alarm(self, spec: InventorySpec, found: Inventory) -> None:
-        if not found.alarms:
+    def _alarm(self, services: Services, found: Inventory, run: str) -> None:
+        """Tell of what nobody was told of yet: a task that is repeated, for whatever came after this, tells nobody twice."""
+        from dbops.inventory import steps
+
+        spec, changes = found.spec, steps.untold(services, found)
+        if not changes:
             return
-        lines = [f"{', '.join(map(str, a.writes))}: {a.text[:300]} (statement {a.what})" for a in found.alarms]
+        lines = [f"{', '.join(map(str, a.writes))}: {a.text[:300]} (statement {a.what})" for a in changes]
         sent = alerting.notify(
             "WARNING",
             f"query_inventory {spec.name}: {len(lines)} new write statements on tables under migration",
@@ -153,7 +158,9 @@ class AnalyseOperator(_InventoryOperator):
             ),
             spec.aws_connection,
         )
-        if not sent and connections.extra(spec.aws_connection).get(alerting.TOPIC_EXTRA):
+        if sent:
+            steps.told(services, found, run, changes)
+        elif connections.extra(spec.aws_connection).get(alerting.TOPIC_EXTRA):
             raise RuntimeError(
                 f"SNS did not take the alert about {len(lines)} new writes; it is sent again when this task is repeated"
             )

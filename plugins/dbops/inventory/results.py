@@ -1,13 +1,14 @@
-"""Trials and analyses in the store: tables ``inventory_trial`` and ``inventory_analysis``."""
+"""Trials, analyses and alarms in the store: tables ``inventory_trial``, ``inventory_analysis`` and ``inventory_alarm``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from dbops.inventory.stored import insert_new
 from dbops.inventory.trials import Key, Trial
 
 _trial = sa.table(
@@ -21,6 +22,13 @@ _analysis = sa.table(
     sa.column("until", sa.DateTime()),
     sa.column("document", sa.JSON()),
 )
+
+_alarm = sa.table(
+    "inventory_alarm", *map(sa.column, ("spec", "fingerprint", "schema_name", "table_name", "run")), sa.column("until", sa.DateTime())
+)  # fmt: skip
+
+Alarm = tuple[str, str, str]
+"""(fingerprint, default schema or '', table that it writes)."""
 
 
 class Results:
@@ -80,3 +88,16 @@ class Results:
         with self.engine.connect() as connection:
             row = connection.execute(query).first()
         return (row.until, dict(row.document)) if row else None
+
+    def alarmed(self, spec: str) -> set[Alarm]:
+        """New writes that somebody was told of."""
+        query = sa.select(_alarm.c.fingerprint, _alarm.c.schema_name, _alarm.c.table_name).where(_alarm.c.spec == spec)
+        with self.engine.connect() as connection:
+            return {(row.fingerprint, row.schema_name, row.table_name) for row in connection.execute(query)}
+
+    def add_alarmed(self, spec: str, run: str, until: datetime, alarms: Iterable[Alarm]) -> None:
+        """Remember of what a run told somebody; what is remembered stays as it is."""
+        names = ("fingerprint", "schema_name", "table_name")
+        rows = [{"spec": spec, "run": run, "until": until, **dict(zip(names, a, strict=True))} for a in sorted(alarms)]
+        with self.engine.begin() as connection:
+            insert_new(connection, _alarm, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from dbops.inventory.history import History, Recorded
 from dbops.inventory.log_sources import CloudWatchLogs, Files, LogSource, RdsLogs, Reading
 from dbops.inventory.logs import LogFormatError, LogKind
 from dbops.inventory.model import Catalog, Gap, Program, Sighting, Snapshot, hides_views
-from dbops.inventory.results import Results
+from dbops.inventory.results import Alarm, Results
 from dbops.inventory.spec import FileLog, InstanceSpec, InventorySpec, Log, RdsLog
 
 TURN_WAIT_S = 300
@@ -293,9 +293,33 @@ def analyse(
             catalog=definitions,
             gaps=tuple(gaps),
             before=before,
-            known=frozenset(history.previous_statements(spec.name, before[0])) if before else frozenset(),
+            known=frozenset(history.previous_statements(spec.name, _began(before, until - since)))
+            if before
+            else frozenset(),
         ),
     )
+
+
+def _began(before: tuple[datetime, Mapping[str, Any]], length: timedelta) -> datetime:
+    """Begin of the last analysis' window. What the history has of that window and the analysis does not know came too late for it."""
+    until, document = before
+    return datetime.fromisoformat(document["since"]) if "since" in document else until - length
+
+
+def untold(services: Services, found: analysis.Inventory) -> list[analysis.Change]:
+    """The alarms of which nobody was told yet, by whichever run."""
+    told = Results(services.engine()).alarmed(found.spec.name) if found.alarms else set()
+    return [change for change in found.alarms if not told.issuperset(_alarms(change))]
+
+
+def told(services: Services, found: analysis.Inventory, run: str, changes: Iterable[analysis.Change]) -> None:
+    """Remember that somebody was told."""
+    alarms = {alarm for change in changes for alarm in _alarms(change)}
+    Results(services.engine()).add_alarmed(found.spec.name, run, found.window.until, alarms)
+
+
+def _alarms(change: analysis.Change) -> set[Alarm]:
+    return {(*change.statement, str(table)) for table in change.writes}
 
 
 def keep(services: Services, found: analysis.Inventory, run: str) -> None:
