@@ -84,9 +84,9 @@ def settle(blue: Side, green: Side, seconds: float = 30) -> None:
 
 
 def soon(seconds: float = 10) -> tenacity.Retrying:
-    """Tries again until an assertion holds."""
+    """Tries again until an assertion holds; seldom enough for InnoDB, which makes INNODB_TRX anew when nobody read it for 0.1 s."""
     return tenacity.Retrying(
-        wait=tenacity.wait_fixed(0.05), stop=tenacity.stop_after_delay(seconds), reraise=True,
+        wait=tenacity.wait_fixed(0.2), stop=tenacity.stop_after_delay(seconds), reraise=True,
         retry=tenacity.retry_if_exception_type(AssertionError),
     )  # fmt: skip
 
