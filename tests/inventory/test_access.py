@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from dbops import mysql
 from dbops.inventory import access
 from dbops.inventory.model import Activity
 from tests.inventory.shop import CATALOG, ref, statement
@@ -52,6 +55,136 @@ def test_pattern(
 ) -> None:
     found = access.pattern(statement(text), ref(table), CATALOG)
     assert (found.access_class, found.index, found.key, found.flags) == (access_class, index, key, frozenset(flags))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # a column of the same row is no value to look up
+        "SELECT * FROM orders WHERE id = customer_id",
+        "SELECT * FROM orders o WHERE o.id > o.customer_id",
+        "SELECT * FROM orders WHERE id IN (customer_id, ?)",
+        # conditions that need not hold
+        "SELECT * FROM orders WHERE ? IS NULL OR id = ?",
+        "SELECT * FROM orders WHERE id = ? OR ?",
+        "SELECT * FROM orders WHERE id = ? OR EXISTS (SELECT 1 FROM carts WHERE token = ?)",
+        "SELECT * FROM orders WHERE id = ? XOR status = ?",
+        "SELECT * FROM orders WHERE CASE WHEN id = ? THEN ? ELSE ? END",
+        "SELECT * FROM orders WHERE IF(id = ?, ?, ?)",
+        "SELECT * FROM orders WHERE (id = ?) = ?",
+        "SELECT * FROM orders WHERE (id = ?) IS FALSE",
+        "SELECT * FROM orders WHERE id IS TRUE",
+        "SELECT * FROM orders WHERE (id = ? OR (coupon = ? AND (status = ? OR id = ?))) OR total > ?",
+        "SELECT customer_id, COUNT(*) FROM orders GROUP BY customer_id HAVING customer_id = ?",
+        # values that the index is not ordered by
+        "SELECT * FROM orders WHERE (customer_id, placed_at) > (?, ?)",
+        "SELECT * FROM orders WHERE coupon = ? COLLATE utf8mb4_unicode_ci",
+        "SELECT * FROM orders WHERE customer_id LIKE '1%'",
+        # one of the places of the table is read as a whole
+        "SELECT id FROM orders WHERE id = ? UNION ALL SELECT id FROM orders",
+        "SELECT * FROM orders WHERE total = (SELECT MAX(total) FROM orders WHERE id = ?)",
+        "SELECT * FROM orders o WHERE o.id = (SELECT MAX(i.order_id) FROM order_items i WHERE i.qty = o.total)",
+        "INSERT INTO orders (customer_id) SELECT customer_id FROM orders WHERE status = ?",
+        # a join begins somewhere
+        "SELECT * FROM orders o JOIN customers c ON c.id = o.customer_id",
+        "SELECT * FROM orders o, customers c WHERE c.id = o.customer_id",
+        "SELECT * FROM orders o JOIN customers c ON c.id <> o.id AND c.email LIKE o.status",
+        "SELECT * FROM orders o LEFT JOIN customers c ON c.id = o.customer_id AND o.id = ? WHERE c.id IS NULL",
+        "SELECT * FROM customers c RIGHT JOIN orders o ON c.id = o.customer_id AND o.id = ?",
+        "SELECT * FROM orders o JOIN order_items i ON i.order_id = o.id OR i.qty = o.total WHERE i.order_id = ?",
+        "DELETE o FROM orders o LEFT JOIN order_items i ON i.order_id = o.id WHERE i.order_id IS NULL",
+    ],
+)  # fmt: skip
+def test_what_reads_the_whole_table_is_a_scan(text: str) -> None:
+    assert access.pattern(statement(text), ref("orders"), CATALOG).access_class == "scan"
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "access_class"),
+    [
+        ("SELECT * FROM orders o JOIN customers c ON c.id = o.customer_id", "customers", "point"),
+        ("SELECT * FROM orders o LEFT JOIN customers c USING (id) WHERE o.customer_id = ?", "customers", "point"),
+        ("SELECT * FROM orders o LEFT JOIN customers c USING (id) WHERE o.customer_id = ?", "orders", "prefix"),
+        ("SELECT * FROM orders o LEFT JOIN order_items i ON i.order_id = o.id WHERE o.id = ?", "order_items", "prefix"),
+        ("SELECT * FROM orders o LEFT JOIN customers c ON c.id = o.customer_id WHERE c.email = ?", "orders", "prefix"),
+        ("SELECT * FROM (SELECT MAX(id) AS id FROM orders) m JOIN customers c ON c.id = m.id", "customers", "point"),
+        ("SELECT * FROM customers c WHERE EXISTS (SELECT 1 FROM orders WHERE customer_id = c.id)", "orders", "prefix"),
+        ("SELECT * FROM orders o WHERE (o.customer_id = ? AND o.placed_at = ?) OR o.id = ?", "orders", "range"),
+        ("SELECT * FROM orders WHERE (customer_id = ? AND placed_at > ?) OR (customer_id = ?)", "orders", "range"),
+        ("SELECT * FROM order_items WHERE (order_id = ? AND line = ?) OR (order_id = ? AND line = ?)", "order_items", "multi-point"),
+        ("SELECT * FROM orders WHERE coupon = ? COLLATE utf8mb4_bin", "orders", "range"),
+        ("SELECT * FROM orders WHERE coupon = BINARY ?", "orders", "range"),
+        ("SELECT * FROM orders WHERE id <=> ?", "orders", "point"),
+        ("SELECT * FROM orders WHERE id = p_id AND status = p_status", "orders", "point"),  # what no table has is a variable
+        ("UPDATE order_items SET qty = ? WHERE (order_id, line) = (?, ?)", "order_items", "point"),
+        ("UPDATE orders JOIN customers ON customers.id = customer_id SET status = ? WHERE email = ?", "orders", "prefix"),
+    ],
+)  # fmt: skip
+def test_what_an_index_serves_once_the_other_rows_are_there(text: str, table: str, access_class: str) -> None:
+    assert access.pattern(statement(text), ref(table), CATALOG).access_class == access_class
+
+
+def test_an_index_on_text_is_of_no_use_for_another_collation_or_type() -> None:
+    def text_column(name: str, collation: str | None) -> mysql.Column:
+        kind = "varchar" if collation else "int"
+        return mysql.Column(name, kind, kind, False, collation and collation.split("_")[0], collation)
+
+    def joined(left: str | None, right: str | None) -> str:
+        tables = {
+            ref("lefts"): replace(CATALOG.tables[ref("heap")], name="lefts", columns=(text_column("l", left),)),
+            ref("rights"): replace(
+                CATALOG.tables[ref("heap")],
+                name="rights",
+                columns=(text_column("r", right),),
+                indexes=(mysql.Index("PRIMARY", ("r",), True, False, False, "BTREE"),),
+            ),
+        }
+        catalog = replace(CATALOG, tables=tables, programs=(), references=())
+        found = statement("SELECT * FROM lefts JOIN rights ON l = r", catalog=catalog)
+        return access.pattern(found, ref("rights"), catalog).access_class
+
+    assert joined("utf8mb4_general_ci", "utf8mb4_general_ci") == "point"
+    assert joined("utf8_general_ci", "utf8mb4_general_ci") == "point"  # the left is converted
+    assert joined("utf8mb4_general_ci", "utf8_general_ci") == "scan"
+    assert joined(None, "utf8mb4_general_ci") == "scan"
+    assert joined("utf8mb4_general_ci", None) == "point"
+    assert joined("utf8mb4_bin", "utf8mb4_general_ci") == "scan"
+    assert joined("utf8mb4_general_ci", "utf8mb4_bin") == "point"
+
+
+def test_a_hash_index_serves_its_whole_key_only_and_null_is_not_unique() -> None:
+    heap = replace(CATALOG.tables[ref("heap")], indexes=(mysql.Index("h", ("a", "b"), True, True, False, "HASH"),))
+    catalog = replace(CATALOG, tables={**CATALOG.tables, ref("heap"): heap})
+
+    def served(condition: str) -> str:
+        return access.pattern(statement(f"SELECT * FROM heap WHERE {condition}"), ref("heap"), catalog).access_class
+
+    assert [served(c) for c in ("a = ? AND b = ?", "a = ?", "a > ?", "a = ? AND b > ?", "a = ? AND b <=> ?")] == [
+        "point", "scan", "scan", "scan", "prefix",
+    ]  # fmt: skip
+
+
+def test_a_plan_is_found_by_the_alias_and_the_costlier_of_two_counts() -> None:
+    plan = access.read_plan({"query_block": {"nested_loop": [
+        {"table": {"table_name": "a", "access_type": "ALL", "rows_examined_per_scan": 9}},
+        {"table": {"table_name": "b", "access_type": "eq_ref", "key": "PRIMARY"}},
+        {"table": {"table_name": "orders", "access_type": "ref", "key": "x"}},
+    ]}})  # fmt: skip
+    text = "SELECT 1 FROM orders a JOIN orders b ON b.id = a.customer_id JOIN customers orders ON orders.id = b.customer_id"
+    found = access.pattern(statement(text), ref("orders"), CATALOG)
+    assert found.access_class == "scan"
+    witnesses = access.witnesses(found, plan, Activity())
+    assert witnesses.agree
+    assert witnesses.plan is not None
+    assert (witnesses.plan.name, witnesses.plan.access_type) == ("a", "ALL")
+
+
+def test_counters_of_a_statement_say_nothing_of_one_of_its_tables() -> None:
+    activity = Activity(executions=100, counters={"no_index_used": 100})
+    text = "SELECT * FROM orders o JOIN customers c ON c.id = o.customer_id"
+    for table, index_class in (("orders", "scan"), ("customers", "point")):
+        found = access.witnesses(access.pattern(statement(text), ref(table), CATALOG), None, activity)
+        assert (found.pattern.access_class, found.counters, found.differences) == (index_class, "scan", ())
 
 
 def test_what_cannot_be_read_is_unknown_and_what_is_not_touched_is_an_error() -> None:

@@ -168,7 +168,7 @@ def test_columns(text, expected):
     ("condition", "expected"),
     [
         ("a = 1 AND 2 = b", "a =, b ="),
-        ("a <=> 1", "a ="),
+        ("a <=> 1", "a <=>"),
         ("a IN (1, 2)", "a in"),
         ("(a, b) IN ((1, 2), (3, 4))", "a in, b in"),
         ("a IN (SELECT x FROM u)", "a other"),

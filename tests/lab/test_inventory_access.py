@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dbops import mysql as facts
-from dbops.inventory import access, parse
+from dbops.inventory import access, parse, resolve
 from dbops.inventory.model import Activity, Catalog, ColumnUse, Statement, TableRef, Use
 from dbops.inventory.trials import Explainer
 from lab import mysql
@@ -24,6 +24,9 @@ TABLES = (
     """CREATE TABLE items (
         order_id INT NOT NULL, line INT NOT NULL, sku VARCHAR(10) NOT NULL, qty INT NOT NULL,
         PRIMARY KEY (order_id, line), KEY sku (sku, qty))""",
+    """CREATE TABLE texts (
+        id INT NOT NULL, code VARCHAR(12) CHARACTER SET utf8mb4 NOT NULL, latin VARCHAR(12) CHARACTER SET latin1 NOT NULL,
+        number INT NOT NULL, PRIMARY KEY (id), UNIQUE KEY code (code), UNIQUE KEY latin (latin))""",
 )
 DIGITS = f"({' UNION '.join(f'SELECT {n} AS d' for n in range(10))})"
 NUMBERS = f"""(SELECT a.d + 10 * b.d + 100 * c.d + 1000 * e.d + 10000 * f.d AS n
@@ -36,7 +39,8 @@ ROWS = (
     f"""INSERT INTO items
         SELECT n + 1, line, CONCAT('s', (n * line) % 900), 1 + n % 5
         FROM {NUMBERS} AS numbers, (SELECT 1 AS line UNION SELECT 2 UNION SELECT 3) AS l WHERE n < 20000""",
-    "ANALYZE TABLE orders, items",
+    f"INSERT INTO texts SELECT n, CONCAT('t', n), CONCAT('t', n), n FROM {NUMBERS} AS numbers WHERE n < 5000",
+    "ANALYZE TABLE orders, items, texts",
 )
 SELECTS = (
     "SELECT * FROM orders WHERE id = 7",
@@ -118,6 +122,40 @@ SELECTS = (
 )  # fmt: skip
 
 
+# Texts that name a key and read the whole table all the same, and joins; the table of the first FROM or JOIN is judged.
+WHOLE = (
+    "SELECT * FROM orders WHERE id = customer_id",
+    "SELECT * FROM orders WHERE id IN (customer_id, 7)",
+    "SELECT * FROM orders WHERE id = 7 OR RAND() > 2",
+    "SELECT * FROM orders WHERE id = 7 XOR status = 'paid'",
+    "SELECT * FROM orders WHERE CASE WHEN id = 7 THEN total ELSE 0 END",
+    "SELECT * FROM orders WHERE (id = 7) = total",
+    "SELECT * FROM orders WHERE (id = 7) IS FALSE",
+    "SELECT * FROM orders WHERE id IS TRUE",
+    "SELECT * FROM orders WHERE (id, customer_id) > (7, 8)",
+    "SELECT * FROM orders WHERE code = '000000000007' COLLATE utf8mb4_unicode_ci",
+    "SELECT * FROM orders WHERE customer_id LIKE '42%'",
+    "SELECT id, COUNT(*) FROM orders GROUP BY id HAVING id = 7",
+    "SELECT * FROM orders o WHERE o.id = (SELECT MAX(i.line) FROM items i WHERE i.order_id = o.total)",
+    "SELECT id FROM orders WHERE id = 7 UNION ALL SELECT total FROM orders",
+    "SELECT * FROM orders o LEFT JOIN items i ON i.order_id = o.id AND o.id = 7",
+    "SELECT * FROM orders o LEFT JOIN items i ON i.order_id = o.id WHERE i.order_id IS NULL",
+    "SELECT * FROM orders o JOIN texts t ON t.latin = o.code AND t.number = 5",
+    "SELECT t.* FROM texts t JOIN orders o ON o.customer_id = t.code",
+)
+LOOKED_UP = (
+    "SELECT * FROM orders WHERE code = '000000000007' COLLATE utf8mb4_bin",
+    "SELECT * FROM orders WHERE code = BINARY '000000000007'",
+    "SELECT i.* FROM items i JOIN orders o ON o.id = i.order_id WHERE o.code = '000000000007'",
+    "SELECT o.* FROM orders o LEFT JOIN items i ON i.order_id = o.id WHERE o.id = 7",
+    "SELECT o.* FROM orders o JOIN items i ON i.order_id = o.id WHERE i.order_id = 7 AND i.line = 2",
+    "SELECT i.* FROM items i JOIN texts t ON t.number = i.order_id WHERE t.code = 't7'",
+    "SELECT * FROM orders WHERE (customer_id = 42 AND placed_at > '2026-01-20') OR customer_id = 43",
+    "SELECT * FROM items WHERE (order_id = 7 AND line = 1) OR (order_id = 8 AND line = 2)",
+    "SELECT * FROM items WHERE (order_id, line) = (7, 1)",
+)
+
+
 @pytest.fixture(scope="module", params=["mysql57", "mysql80"])
 def server(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -148,7 +186,7 @@ def conn(server: str) -> Iterator[Any]:
 
 
 def catalog_of(conn: Any) -> Catalog:
-    tables = {TableRef(SCHEMA, t): facts.read_table(conn, SCHEMA, t) for t in ("orders", "items")}
+    tables = {TableRef(SCHEMA, t): facts.read_table(conn, SCHEMA, t) for t in ("orders", "items", "texts")}
     return Catalog({ref: t for ref, t in tables.items() if t}, {}, (), (), False)
 
 
@@ -183,6 +221,25 @@ def test_patterns_agree_with_the_plans_of_a_server_and_every_difference_is_expla
     assert [d for d in different.values() if "unexplained" in str(d)] == [], different
     classes = Counter(w.pattern.access_class for w in judged.values())
     assert set(classes) == {"point", "multi-point", "prefix", "range", "scan", "fulltext"}, classes
+
+
+def test_no_scan_is_taken_for_a_lookup(conn: Any, explain: Explainer) -> None:
+    catalog = catalog_of(conn)
+
+    def found(text: str) -> list[access.Witnesses]:
+        analysis = parse.analyse(text)
+        uses, columns, _ = resolve.resolve(analysis, SCHEMA, catalog)
+        whole = Statement("f" * 64, SCHEMA, text, False, analysis, uses, columns)
+        plan = explain(text, SCHEMA)
+        assert plan is not None, text
+        return [access.witnesses(access.pattern(whole, t, catalog), plan, Activity()) for t in sorted(whole.tables())]
+
+    judged = {text: found(text) for text in (*WHOLE, *LOOKED_UP)}
+    assert [(text, w.differences) for text, ws in judged.items() for w in ws if not w.agree] == []
+    for text, tables in judged.items():
+        scans = [w.plan.access_type for w in tables if w.plan and w.pattern.access_class == "scan"]
+        assert len(scans) == (text in WHOLE), (text, tables)
+        assert set(scans) <= {"ALL", "index"}, (text, tables)
 
 
 def test_writes_have_a_pattern_and_are_never_explained(conn: Any, explain: Explainer) -> None:

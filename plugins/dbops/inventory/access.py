@@ -7,13 +7,13 @@ it cost. They may differ with good reason (a small table is scanned whatever the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dbops import mysql
 from dbops.inventory import text as sqltext
-from dbops.inventory.model import Activity, Catalog, Predicate, Statement, TableName, TableRef
+from dbops.inventory.model import Activity, Catalog, Occurrence, Predicate, Statement, TableName, TableRef
 from dbops.sql import ident
 
 AccessClass = Literal["point", "multi-point", "prefix", "range", "fulltext", "scan", "insert", "indirect", "unknown"]
@@ -53,6 +53,8 @@ class Pattern:
     """Columns of that index which the conditions fix or bound, in index order."""
     flags: frozenset[str] = frozenset()
     """join, aggregate, sort, limit ... of the statement; multi: several key values; index-merge: an OR over several indexes."""
+    aliases: frozenset[str] = frozenset()
+    """How the statement calls the table, and no other."""
 
 
 def pattern(statement: Statement, table: TableRef, catalog: Catalog) -> Pattern:
@@ -68,10 +70,10 @@ def pattern(statement: Statement, table: TableRef, catalog: Catalog) -> Pattern:
     analysis = statement.analysis
     flags = frozenset(analysis.flags & _SHOWN_FLAGS)
     definition = catalog.tables.get(table)
-    writes = any(use.access == "write" and not use.via for use in uses)
-    if all(use.via for use in uses):
+    direct = {use.access for use in uses if not use.via}
+    if not direct:
         return Pattern(table, "indirect", flags=flags)
-    if analysis.kind in ("insert", "replace", "load") and writes:
+    if analysis.kind in ("insert", "replace", "load") and direct == {"write"}:
         return Pattern(table, "insert", flags=flags)
     if analysis.kind == "truncate":
         return Pattern(table, "scan", flags=flags)
@@ -79,12 +81,21 @@ def pattern(statement: Statement, table: TableRef, catalog: Catalog) -> Pattern:
         return Pattern(table, "unknown", flags=flags)
     if analysis.method in ("truncated-regex", "unparsed"):
         return Pattern(table, "unknown", flags=flags)
+    aliases = _aliases(statement, table)
     if "fulltext" in flags | analysis.flags and (index := _fulltext(definition, statement, table)):
-        return Pattern(table, "fulltext", index.name, index.columns, flags)
-    best = _best(definition, _fixed(statement, table, catalog))
-    if best.access_class == "scan":
-        best = _either(definition, [p for p in _conditions(statement, table, catalog) if p.either]) or best
-    return Pattern(table, best.access_class, best.index, best.key, flags | best.flags)
+        return Pattern(table, "fulltext", index.name, index.columns, flags, aliases)
+    served = [found for scope in _scopes(statement, catalog) for found in scope.served(table)]
+    # A table that is named twice costs what its worse place costs.
+    worst = min(served, key=lambda s: (_RANK[s.access_class], len(s.key)), default=_Served("scan"))
+    return Pattern(table, worst.access_class, worst.index, worst.key, flags | worst.flags, aliases)
+
+
+def _aliases(statement: Statement, table: TableRef) -> frozenset[str]:
+    places: dict[str, set[bool]] = {}
+    for place in statement.analysis.occurrences:
+        its = place.table is not None and names(place.table, table, statement.schema)
+        places.setdefault(place.alias, set()).add(its)
+    return frozenset(alias for alias, its in places.items() if its == {True})
 
 
 def _fulltext(definition: mysql.Table, statement: Statement, table: TableRef) -> mysql.Index | None:
@@ -99,34 +110,10 @@ def _fulltext(definition: mysql.Table, statement: Statement, table: TableRef) ->
     )
 
 
-def _conditions(statement: Statement, table: TableRef, catalog: Catalog) -> Iterator[Predicate]:
-    """Predicates on columns of this table; one without a table belongs to it where the catalog says so."""
-    filtered = {use.column.lower() for use in statement.columns if use.table == table and use.role == "filtered"}
-    for predicate in statement.analysis.predicates:
-        if predicate.table is None:
-            if predicate.column.lower() in filtered:
-                yield predicate
-        elif names(predicate.table, table, statement.schema):
-            yield predicate
-
-
 def names(name: TableName, table: TableRef, schema: str | None) -> bool:
     """Whether `name`, written in a session with that default schema, means `table`. Compares without case."""
     written = name.schema or schema
     return name.table.lower() == table.table.lower() and (written is None or written.lower() == table.schema.lower())
-
-
-def _fixed(statement: Statement, table: TableRef, catalog: Catalog) -> dict[str, str]:
-    """Column (lower case) -> the operator that must hold: the one that fixes it most."""
-    strength = {"=": 4, "null": 3, "in": 2, "range": 1, "prefix": 1}
-    found: dict[str, str] = {
-        use.column.lower(): "=" for use in statement.columns if use.table == table and use.role == "joined"
-    }
-    for predicate in _conditions(statement, table, catalog):
-        column = predicate.column.lower()
-        if not predicate.either and strength.get(predicate.operator, 0) > strength.get(found.get(column, ""), 0):
-            found[column] = predicate.operator
-    return found
 
 
 @dataclass(frozen=True)
@@ -135,6 +122,194 @@ class _Served:
     index: str | None = None
     key: tuple[str, ...] = ()
     flags: frozenset[str] = frozenset()
+
+
+_STRENGTH = {"=": 4, "<=>": 4, "null": 3, "in": 2, "range": 1, "prefix": 1}
+_TEXT_TYPES = frozenset(
+    {
+        "char",
+        "varchar",
+        "tinytext",
+        "text",
+        "mediumtext",
+        "longtext",
+        "binary",
+        "varbinary",
+        "tinyblob",
+        "blob",
+        "mediumblob",
+        "longblob",
+    }
+)
+_MANY_JOINED = 8
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """A predicate that may bound an index of one place, once the rows of the places in `needs` are there."""
+
+    column: str
+    operator: str
+    needs: frozenset[int]
+    branch: tuple[int, int] | None
+
+
+def _scopes(statement: Statement, catalog: Catalog) -> Iterator[_Scope]:
+    analysis = statement.analysis
+    touched = {use.table for use in statement.uses if not use.via}
+    places: dict[int, list[tuple[Occurrence, TableRef | None]]] = {}
+    for place in analysis.occurrences:
+        found = [t for t in touched if place.table is not None and names(place.table, t, statement.schema)]
+        exact = [t for t in found if place.table is not None and t.table == place.table.table] or found
+        places.setdefault(place.scope, []).append((place, exact[0] if exact else None))
+    predicates: dict[int, list[Predicate]] = {}
+    for predicate in analysis.predicates:
+        predicates.setdefault(predicate.scope, []).append(predicate)
+    for scope, members in places.items():
+        yield _Scope(members, predicates.get(scope, ()), analysis.alternatives, catalog)
+
+
+class _Scope:
+    """The tables of one SELECT, UPDATE or DELETE: one is read first, by constants; the others may be looked up by its rows."""
+
+    def __init__(
+        self,
+        places: Sequence[tuple[Occurrence, TableRef | None]],
+        predicates: Iterable[Predicate],
+        alternatives: Mapping[int, int],
+        catalog: Catalog,
+    ) -> None:
+        self.refs = [ref for _, ref in places]
+        self.definitions = [catalog.tables.get(ref) if ref else None for ref in self.refs]
+        self.by_alias = {place.alias: at for at, (place, _) in enumerate(places)}
+        self.alternatives = alternatives
+        self.filtered: set[int] = set()
+        """Places with a condition of their own, whether an index serves it or not."""
+        self.conditions: dict[int, list[_Condition]] = {}
+        nullable = {self.by_alias[place.alias] for place, _ in places if place.after}
+        self.inner: set[int] = set()
+        """Places that an outer join adds, and whose added rows a condition takes away again: then it is an inner join."""
+        placed = [(at, p) for p in predicates if (at := self._place_of(p.alias, p.column)) is not None]
+        for at, predicate in placed:
+            if not predicate.joins and not predicate.others:
+                self.filtered.add(at)
+                if predicate.operator not in ("null", "<=>", "other") and not predicate.either:
+                    self.inner.add(at)
+        for at, predicate in placed:
+            if at in nullable and predicate.operator in ("null", "<=>") and not predicate.joins:
+                continue
+            if (condition := self._condition(at, predicate)) is not None:
+                self.conditions.setdefault(at, []).append(condition)
+        self.after = [
+            frozenset() if at in self.inner else frozenset(self.by_alias[a] for a in place.after if a in self.by_alias)
+            for at, (place, _) in enumerate(places)
+        ]
+        self.known: dict[tuple[int, frozenset[int]], _Served | None] = {}
+
+    def served(self, table: TableRef) -> list[_Served]:
+        """For each place of the table: how its rows are found."""
+        wanted = [at for at, ref in enumerate(self.refs) if ref == table]
+        if not wanted:
+            return []
+        firsts = [at for at, after in enumerate(self.after) if not after] or list(range(len(self.refs)))
+        if len(firsts) > _MANY_JOINED:
+            firsts = [max(firsts, key=lambda at: (self._rank(self._find(at, frozenset())), at in self.filtered, -at))]
+        orders = [self._joined(first) for first in firsts]
+        _, found = max(orders, key=lambda order: order[0])
+        return [served for at in wanted if (served := found[at]) is not None]
+
+    def _joined(self, first: int) -> tuple[tuple[int, bool, int], dict[int, _Served | None]]:
+        """(how good it is, what serves each place) when `first` is read first, and always what is best served next."""
+        found = {first: self._find(first, frozenset())}
+        while left := [at for at in range(len(self.refs)) if at not in found]:
+            bound = frozenset(found)
+            ready = [at for at in left if self.after[at] <= bound] or left
+            following = max(ready, key=lambda at: (self._rank(self._find(at, bound)), -at))
+            found[following] = self._find(following, bound)
+        ranks = [self._rank(served) for served in found.values()]
+        return (-ranks.count(0), first in self.filtered, sum(ranks)), found
+
+    @staticmethod
+    def _rank(served: _Served | None) -> int:
+        return _RANK["point"] if served is None else _RANK[served.access_class]
+
+    def _find(self, at: int, bound: frozenset[int]) -> _Served | None:
+        """What serves a place when the rows of `bound` are there; None for a place without indexes (a derived table, a view)."""
+        definition = self.definitions[at]
+        if definition is None:
+            return None
+        if (at, bound) not in self.known:
+            usable = [c for c in self.conditions.get(at, ()) if c.needs <= bound]
+            best = _best(definition, _strongest(c for c in usable if c.branch is None))
+            if best.access_class == "scan":
+                best = self._either(definition, usable) or best
+            self.known[at, bound] = best
+        return self.known[at, bound]
+
+    def _either(self, definition: mysql.Table, usable: Iterable[_Condition]) -> _Served | None:
+        """Conditions under OR: indexes help only if every alternative has one."""
+        found: dict[int, dict[int, list[_Condition]]] = {}
+        for condition in usable:
+            if condition.branch is not None:
+                found.setdefault(condition.branch[0], {}).setdefault(condition.branch[1], []).append(condition)
+        best: list[_Served] = []
+        for number, branches in found.items():
+            if len(branches) < self.alternatives[number]:
+                continue
+            ways = {tuple(sorted(_strongest(branch).items())) for branch in branches.values()}
+            served = {_best(definition, dict(way)) for way in ways}
+            if not any(s.access_class == "scan" for s in served):
+                best.append(_merged(served))
+        return max(best, key=lambda s: _RANK[s.access_class], default=None)
+
+    # -- conditions
+
+    def _place_of(self, alias: str, column: str) -> int | None:
+        if alias:
+            at = self.by_alias.get(alias)
+            definition = self.definitions[at] if at is not None else None
+            return at if definition is None or definition.column(column) else None
+        return next((at for at, d in enumerate(self.definitions) if d is not None and d.column(column)), None)
+
+    def _condition(self, at: int, predicate: Predicate) -> _Condition | None:
+        definition = self.definitions[at]
+        column = definition.column(predicate.column) if definition is not None else None
+        if column is None or predicate.operator not in _STRENGTH:
+            return None
+        if predicate.serves is not None:
+            added = {self.by_alias[alias] for alias in predicate.serves if alias in self.by_alias}
+            if at not in added and not added & self.inner:
+                return None  # an outer join keeps these rows, whatever its condition says
+        if predicate.operator == "prefix" and column.data_type not in _TEXT_TYPES:
+            return None  # numbers and times are not indexed as text
+        others = [(self._place_of(*other), other[1]) for other in predicate.others]
+        needs = frozenset(place for place, _ in others if place is not None)
+        if at in needs or not all(self._comparable(column, *other) for other in others):
+            return None  # t.a = t.b is a question to each row
+        return _Condition(column.name.lower(), predicate.operator, needs, predicate.branch)
+
+    def _comparable(self, column: mysql.Column, place: int | None, name: str) -> bool:
+        """Whether an index of `column` can be asked for values of the other one."""
+        definition = self.definitions[place] if place is not None else None
+        other = definition.column(name) if definition is not None else None
+        if other is None or not column.collation:
+            return True
+        if other.collation is None:
+            return other.data_type in _TEXT_TYPES  # an index on text cannot be asked for a number or a time
+        if column.charset != other.charset:
+            return (column.charset or "").startswith(("utf8mb4", "ucs2", "utf16", "utf32")) or (
+                (column.charset or "").startswith("utf8") and other.charset in ("latin1", "ascii")
+            )
+        return column.collation == other.collation or column.collation.endswith("_bin")
+
+
+def _strongest(conditions: Iterable[_Condition]) -> dict[str, str]:
+    """Column (lower case) -> the operator that fixes it most."""
+    found: dict[str, str] = {}
+    for condition in conditions:
+        if _STRENGTH[condition.operator] > _STRENGTH.get(found.get(condition.column, ""), 0):
+            found[condition.column] = condition.operator
+    return found
 
 
 def _best(definition: mysql.Table, fixed: Mapping[str, str]) -> _Served:
@@ -148,35 +323,36 @@ def _by_index(index: mysql.Index, fixed: Mapping[str, str]) -> _Served:
     several = False
     for column in index.columns:
         operator = fixed.get(column.lower(), "")
-        if operator in ("range", "prefix"):
+        if operator in ("range", "prefix") and index.index_type != "HASH":
             return _Served("range", index.name, (*key, column), frozenset({"multi"} if several else ()))
-        if operator not in ("=", "in", "null"):
+        if operator not in ("=", "<=>", "in", "null"):
             break
         several = several or operator == "in"
         key.append(column)
-    if not key:
+    if not key or (index.index_type == "HASH" and len(key) < len(index.columns)):
         return _Served("scan")
     flags = frozenset({"multi"} if several else ())
     whole = len(key) == len(index.columns) and index.unique and not index.has_prefix
-    if whole and not any(fixed[c.lower()] == "null" for c in key):
+    # NULL may be there any number of times.
+    if whole and not (index.nullable and any(fixed[c.lower()] in ("null", "<=>") for c in key)):
         return _Served("multi-point" if several else "point", index.name, tuple(key), flags)
     return _Served("prefix", index.name, tuple(key), flags)
 
 
-def _either(definition: mysql.Table, predicates: Iterable[Predicate]) -> _Served | None:
-    """Conditions under OR: indexes help only if one leads with every column that occurs."""
-    by_column: dict[str, set[str]] = {}
-    for predicate in predicates:
-        by_column.setdefault(predicate.column.lower(), set()).add(predicate.operator)
-    served = []
-    for column, operators in sorted(by_column.items()):
-        worst = "range" if operators & {"range", "prefix"} else "in" if operators <= {"=", "in", "null"} else ""
-        served.append(_best(definition, {column: worst}))
-    if not served or any(s.access_class == "scan" for s in served):
-        return None
-    if len(served) == 1:
-        return served[0]
-    return _Served("range", None, tuple(k for s in served for k in s.key), frozenset({"multi", "index-merge"}))
+def _merged(served: Iterable[_Served]) -> _Served:
+    """What serves all alternatives of an OR."""
+    listed = sorted(served, key=lambda s: (_RANK[s.access_class], s.key))
+    worst = listed[0]
+    if len({(s.index, s.key) for s in listed}) == 1:
+        access_class: AccessClass = "multi-point" if worst.access_class == "point" else worst.access_class
+        multi = frozenset({"multi"}) if access_class != "range" else worst.flags
+        return _Served(access_class, worst.index, worst.key, worst.flags | multi)
+    key = tuple(dict.fromkeys(k for s in sorted(listed, key=lambda s: s.key) for k in s.key))
+    if len({s.index for s in listed}) == 1:
+        return _Served(
+            "range" if worst.access_class == "range" else "prefix", worst.index, worst.key, frozenset({"multi"})
+        )
+    return _Served("range", None, key, frozenset({"multi", "index-merge"}))
 
 
 # -- the plan ----------------------------------------------------------------------------------------------------------------
@@ -198,6 +374,9 @@ class PlanTable:
     """Groups are skipped through (using_index_for_group_by)."""
 
 
+_COST = {"ALL": 4, "index": 3, "eq_ref": 1, "const": 0, "system": 0}
+
+
 @dataclass(frozen=True)
 class Plan:
     """EXPLAIN FORMAT=JSON in short."""
@@ -206,9 +385,11 @@ class Plan:
     message: str = ""
     """What MySQL says instead of a table: Impossible WHERE, Select tables optimized away ..."""
 
-    def of(self, table: TableRef) -> PlanTable | None:
-        """The entry of a table: by its name, or the only one."""
-        named = [t for t in self.tables if t.name.lower() == table.table.lower()]
+    def of(self, table: TableRef, aliases: Collection[str] = ()) -> PlanTable | None:
+        """The entry of a table: by its aliases (the most costly of several), else by its name, or the only one."""
+        named = [t for t in self.tables if t.name.lower() in (aliases or (table.table.lower(),))]
+        if aliases and named:
+            return max(named, key=lambda t: _COST.get(t.access_type, 2))
         chosen = named or list(self.tables)
         return chosen[0] if len(chosen) == 1 else None
 
@@ -303,6 +484,8 @@ def _nodes(node: Any) -> Iterator[Mapping[str, Any]]:
 # -- the counters ------------------------------------------------------------------------------------------------------------
 
 Observed = Literal["scan", "index", "unclear"]
+_SEVERAL_TABLES = frozenset({"join", "subquery", "union", "cte"})
+"""The server counts a statement as one without an index when any of its tables is read without one."""
 
 
 def observed(activity: Activity) -> Observed | None:
@@ -343,7 +526,7 @@ _SAME: dict[AccessClass, frozenset[str]] = {
 
 def witnesses(found: Pattern, plan: Plan | None, activity: Activity) -> Witnesses:
     """Put the three side by side; every difference is named, one that no rule knows as ``unexplained``."""
-    chosen = plan.of(found.table) if plan else None
+    chosen = plan.of(found.table, found.aliases) if plan else None
     counted = observed(activity)
     differences = []
     if plan is not None and found.access_class in _SAME and (why := _differs(found, plan, chosen)):
@@ -374,6 +557,13 @@ def _scanned(chosen: PlanTable) -> bool:
     return chosen.access_type in ("ALL", "index")
 
 
+def _joined_otherwise(found: Pattern, chosen: PlanTable) -> bool:
+    looked_up = chosen.access_type in ("ref", "eq_ref") and chosen.name.lower() in found.aliases
+    return "join" in found.flags and (
+        _scanned(chosen) if found.access_class in KEYED else found.access_class == "scan" and looked_up
+    )
+
+
 _FEW_ROWS = 1000
 
 _EXPLANATIONS: tuple[tuple[str, Any], ...] = (
@@ -384,6 +574,7 @@ _EXPLANATIONS: tuple[tuple[str, Any], ...] = (
     ("the index could serve, but not with these values", lambda p, t: p.access_class in KEYED and _scanned(t)),
     ("MySQL prefers another index of the same conditions",
      lambda p, t: p.access_class in KEYED and t.key is not None and p.index is not None and t.key != p.index),
+    ("MySQL begins the join with another table", lambda p, t: _joined_otherwise(p, t)),
     ("groups are skipped through in index order", lambda p, t: p.access_class == "scan" and t.loose),
     ("joined by columns that no condition names (NATURAL JOIN, an IN subquery that MySQL makes a join)",
      lambda p, t: t.access_type in ("eq_ref", "ref") and bool(p.flags & {"join", "subquery"})),
@@ -399,6 +590,6 @@ _EXPLANATIONS: tuple[tuple[str, Any], ...] = (
 def _costs_otherwise(found: Pattern, counted: Observed) -> str:
     if found.access_class == "scan" and counted == "index":
         return "an index was used although no condition asks for one (covering index, order or grouping by index)"
-    if found.access_class in KEYED and counted == "scan":
+    if found.access_class in KEYED and counted == "scan" and not found.flags & _SEVERAL_TABLES:
         return "no index was used although one would serve (small table, or values of another type)"
     return ""

@@ -41,14 +41,41 @@ class TableRef:
 
 
 @dataclass(frozen=True)
+class Occurrence:
+    """One place where a statement names a table: tables of one SELECT, UPDATE or DELETE are joined there and share its `scope`."""
+
+    scope: int
+    alias: str
+    """Lower case; the table's name where it has none."""
+    table: TableName | None
+    """None: a derived table or common table expression."""
+    after: frozenset[str] = frozenset()
+    """Aliases that an outer join makes MySQL read before it."""
+
+
+@dataclass(frozen=True)
 class Predicate:
-    """A condition on one column: operator ``=``, ``in``, ``range``, ``prefix`` (LIKE 'x%'), ``like``, ``null``, ``other``."""
+    """A condition on one column: ``=``, ``<=>``, ``in``, ``range``, ``prefix`` (LIKE 'x%'), ``like``, ``null``, ``other``.
+
+    ``other`` is what bounds nothing: part of an expression, of a NOT, of CASE, or of HAVING.
+    """
 
     table: TableName | None
     column: str
     operator: str
     either: bool = False
     """Below an OR: the row may meet another condition instead."""
+    scope: int = 0
+    alias: str = ""
+    """The occurrence in `scope` that has the column; '' where only the catalog can tell."""
+    others: tuple[tuple[str, str], ...] = ()
+    """Columns of the same scope on the other side (alias or '', column): their rows must be read first."""
+    branch: tuple[int, int] | None = None
+    """(OR, which of its alternatives)."""
+    serves: frozenset[str] | None = None
+    """In the ON of an outer join: the aliases whose rows it may find; it drops none of the others. None: not in such a one."""
+    joins: bool = False
+    """In an ON."""
 
 
 @dataclass
@@ -61,6 +88,9 @@ class Analysis:
     columns: set[tuple[TableName | None, str, Role]] = field(default_factory=set)
     """(table, or None where only the catalog can tell, column, role)."""
     predicates: list[Predicate] = field(default_factory=list)
+    occurrences: list[Occurrence] = field(default_factory=list)
+    alternatives: dict[int, int] = field(default_factory=dict)
+    """OR -> how many alternatives it has."""
     flags: set[str] = field(default_factory=set)
     """join aggregate sort limit distinct subquery union cte recursive lock fulltext window upsert star truncated ambiguous-target
     multi-row self-reference (an UPDATE that reads what it writes) nondeterministic (NOW, UUID, RAND, LAST_INSERT_ID) or-condition ..."""

@@ -5,14 +5,14 @@ One pass from the root down, without recursion: a condition of 40,000 ORs is a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, cast
 
 from sqlglot import exp
 
-from dbops.inventory.model import Access, Analysis, Predicate, Role, TableName
+from dbops.inventory.model import Access, Analysis, Occurrence, Predicate, Role, TableName
 
 _TRIGGER_ROWS = ("NEW", "OLD")
 _FLAGS: dict[str, tuple[type[exp.Expr], ...]] = {
@@ -54,10 +54,16 @@ class _Place:
     """Common table expressions that are visible here, lower case."""
     assigned: bool = False
     """On the right of an assignment."""
-    either: bool = False
-    """Below an OR of its WHERE, HAVING or ON."""
-    negated: bool = False
-    """Below a NOT of it."""
+    condition: bool = False
+    """The node must be true for a row to count: in WHERE or ON, below nothing but AND and OR."""
+    comparison: exp.Expr | None = None
+    """The condition of which the node is one side, or an element of a row that is one side."""
+    alternation: int | None = None
+    """Below this OR (numbered) ..."""
+    branch: int | None = None
+    """... in this alternative of it."""
+    join: exp.Join | None = None
+    """In its ON."""
 
 
 class _Walk:
@@ -67,6 +73,11 @@ class _Walk:
         self.sources: dict[int, dict[str, TableName | None]] = {}
         """Scope -> alias (lower case) -> its table, or None for a derived table or common table expression."""
         self.outer: dict[int, exp.Expr] = {}
+        self.scopes: dict[int, int] = {id(tree): 0}
+        """Scope -> its number."""
+        self.places: dict[int, exp.Expr] = {}
+        """Column -> its scope."""
+        self.joins: list[tuple[exp.Join, exp.Expr]] = []
         self.tables: list[tuple[TableName, exp.Expr]] = []
         self.columns: list[tuple[exp.Column, _Place]] = []
         self.stars: list[exp.Expr] = []
@@ -80,6 +91,12 @@ class _Walk:
         for name, scope in self.tables:
             self.analysis.uses.add((name, self._access(name, scope)))
         self.analysis.uses |= {(name, "write") for name in self.targets}
+        after = self._outer_joins()
+        for key, number in self.scopes.items():
+            self.analysis.occurrences += [
+                Occurrence(number, alias, table, frozenset(after.get((number, alias), ())))
+                for alias, table in self.sources.get(key, {}).items()
+            ]
         for column, place in self.columns:
             self._column(column, place)
         for scope in self.stars:
@@ -108,6 +125,7 @@ class _Walk:
             case exp.Select() | exp.Update() | exp.Delete() | exp.Insert():
                 if node is not self.tree:
                     self.outer[id(node)] = place.scope
+                self.scopes.setdefault(id(node), len(self.scopes))
                 place = _Place(node, ctes=place.ctes)
             case exp.Table():
                 self._table(node, place)
@@ -117,14 +135,25 @@ class _Walk:
                 self._aliases(place.scope)[node.alias.lower()] = None
             case exp.Column():
                 self.columns.append((node, place))
+                self.places[id(node)] = place.scope
             case exp.Star() if isinstance(node.parent, exp.Select):
                 self.analysis.flags.add("star")
                 self.stars.append(place.scope)
             case exp.Join():
+                self.joins.append((node, place.scope))
                 self.joined += [(identifier.name, place.scope) for identifier in node.args.get("using") or ()]
-            case exp.Or() if place.role == "filtered":
-                self.analysis.flags.add("or-condition")
+            case exp.Or():
+                place = self._or(place)
         return place
+
+    def _or(self, place: _Place) -> _Place:
+        if place.role == "filtered":
+            self.analysis.flags.add("or-condition")
+        if not place.condition or place.alternation is not None:
+            return place
+        number = len(self.analysis.alternatives)
+        self.analysis.alternatives[number] = 0
+        return replace(place, alternation=number)
 
     def _children(self, node: exp.Expr, place: _Place) -> Iterator[tuple[exp.Expr, _Place]]:
         names: list[str] = []
@@ -149,16 +178,24 @@ class _Walk:
 
     def _place(self, node: exp.Expr, child: exp.Expr, place: _Place) -> _Place:
         match node:
-            case exp.Where() | exp.Having():
+            case exp.Where():
+                return replace(place, role="filtered", condition=True)
+            case exp.Having():
                 return replace(place, role="filtered")
-            case exp.Or() if not place.either:
-                return replace(place, either=True)
-            case exp.Not() if not place.negated:
-                return replace(place, negated=True)
+            case exp.Join() if child.arg_key == "on":
+                return replace(place, role="joined", condition=True, join=node)
+            case exp.And() | exp.Paren() if place.condition:
+                return place
+            case exp.Or() if place.condition and place.branch is None:
+                return self._alternative(child, place)
+            case _ if place.condition and isinstance(node, _COMPARISONS):
+                return replace(place, condition=False, comparison=node)
+            case exp.Tuple() | exp.Paren() if place.comparison is not None:
+                return place
+        place = replace(place, condition=False, comparison=None) if place.condition or place.comparison else place
+        match node:
             case exp.Order() | exp.Group():
                 return replace(place, role="sorted")
-            case exp.Join() if child.arg_key == "on":
-                return replace(place, role="joined")
             case exp.EQ() if isinstance(node.parent, exp.Update | exp.OnConflict) and node.arg_key == "expressions":
                 return (
                     replace(place, role="written")
@@ -166,6 +203,17 @@ class _Walk:
                     else replace(place, role="read", assigned=True)
                 )
         return place
+
+    def _alternative(self, child: exp.Expr, place: _Place) -> _Place:
+        """The place of one side of an OR: a OR b OR c are three alternatives of one."""
+        inner = child
+        while isinstance(inner, exp.Paren):
+            inner = inner.this
+        if isinstance(inner, exp.Or) or place.alternation is None:
+            return place
+        number = self.analysis.alternatives[place.alternation]
+        self.analysis.alternatives[place.alternation] = number + 1
+        return replace(place, branch=number)
 
     # -- tables
 
@@ -231,12 +279,82 @@ class _Walk:
         if role == "filtered" and self._is_join_condition(column, owner, place.scope):
             role = "joined"
         self.analysis.columns.add((owner, column.name, role))
-        if role == "filtered":
-            self.analysis.predicates.append(
-                Predicate(owner, column.name, "other" if place.negated else _operator(column), place.either)
-            )
+        if role in ("filtered", "joined"):
+            self.analysis.predicates.append(self._predicate(column, owner, place))
         if place.assigned and owner in self.targets:
             self.analysis.flags.add("self-reference")
+
+    def _predicate(self, column: exp.Column, owner: TableName | None, place: _Place) -> Predicate:
+        operator = _operator(column, place.comparison) if place.comparison is not None else "other"
+        others: tuple[tuple[str, str], ...] = ()
+        if operator != "other":
+            others = tuple(self._others(_other_sides(column, cast("exp.Expr", place.comparison)), place.scope))
+        scope, alias = self._source(column, place.scope)
+        branch = None if place.alternation is None or place.branch is None else (place.alternation, place.branch)
+        return Predicate(
+            owner,
+            column.name,
+            # The rows of an outer statement are there already: a condition on them bounds nothing here.
+            operator if scope is place.scope or not column.table else "other",
+            place.alternation is not None,
+            self.scopes[id(place.scope)],
+            alias,
+            others,
+            branch,
+            self._served_by(place.join),
+            place.join is not None,
+        )
+
+    def _others(self, sides: Iterable[exp.Expr], scope: exp.Expr) -> Iterator[tuple[str, str]]:
+        """Columns of `scope` in these expressions."""
+        for side in sides:
+            for column in side.find_all(exp.Column):
+                where = self.places.get(id(column))
+                if where is None or (where is not scope and not column.table):
+                    continue
+                found, alias = self._source(column, where)
+                if found is scope:
+                    yield alias, column.name
+
+    def _source(self, column: exp.Column, scope: exp.Expr | None) -> tuple[exp.Expr | None, str]:
+        """The scope and the alias that a column belongs to; '' for one without a qualifier where there are several."""
+        if not column.table:
+            aliases = self._aliases(scope) if scope is not None else {}
+            return scope, next(iter(aliases)) if len(aliases) == 1 else ""
+        alias = column.table.lower()
+        while scope is not None and alias not in self._aliases(scope):
+            scope = self.outer.get(id(scope))
+        return scope, alias
+
+    # -- joins
+
+    def _outer_joins(self) -> dict[tuple[int, str], set[str]]:
+        """(scope, alias) -> aliases that an outer join makes MySQL read first; notes the conditions of USING."""
+        after: dict[tuple[int, str], set[str]] = {}
+        for join, scope in self.joins:
+            left, right = _left_of(join), _aliases_in(join.this)
+            side = (join.side or "").upper()
+            later, earlier = (right, left) if side == "LEFT" else (left, right) if side == "RIGHT" else ([], [])
+            number = self.scopes[id(scope)]
+            for alias in later:
+                after.setdefault((number, alias), set()).update(earlier)
+            aliases = self._aliases(scope)
+            pairs = [(one, other) for one in right for other in left] + [
+                (one, other) for one in left for other in right
+            ]
+            self.analysis.predicates += [
+                Predicate(aliases.get(one), i.name, "=", scope=number, alias=one, others=((other, i.name),), joins=True)
+                for i in join.args.get("using") or ()
+                for one, other in pairs
+                if not side or one in later
+            ]
+        return after
+
+    def _served_by(self, join: exp.Join | None) -> frozenset[str] | None:
+        side = (join.side or "").upper() if join is not None else ""
+        if join is None or side not in ("LEFT", "RIGHT"):
+            return None
+        return frozenset(_aliases_in(join.this) if side == "LEFT" else _left_of(join))
 
     def _owner(self, column: exp.Column, scope: exp.Expr | None) -> TableName | None:
         if not column.table:
@@ -277,25 +395,89 @@ class _Walk:
             self.analysis.flags.add("insert-select")
 
 
-def _operator(column: exp.Column) -> str:
-    """The operator of the condition of which `column` alone is one side; "other" when it is part of an expression."""
-    node: exp.Expr = column
-    while isinstance(node.parent, exp.Paren | exp.Tuple):
+_COMPARISONS = (exp.EQ, exp.NullSafeEQ, exp.In, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.Like, exp.Is)
+
+
+def _side_of(column: exp.Expr, comparison: exp.Expr) -> exp.Expr:
+    """The side of the comparison that holds the column."""
+    node = column
+    while node.parent is not comparison and node.parent is not None:
         node = node.parent
-    condition = node.parent
-    if condition is None or condition.args.get("negate"):  # NOT LIKE
+    return node
+
+
+def _other_sides(column: exp.Expr, comparison: exp.Expr) -> list[exp.Expr]:
+    side = _side_of(column, comparison)
+    return [child for child in comparison.iter_expressions() if child is not side]
+
+
+def _operator(column: exp.Column, comparison: exp.Expr) -> str:
+    """The operator of the comparison of which `column` (or a row that has it) is one side; "other" for what no index can serve."""
+    node = _side_of(column, comparison)
+    if comparison.args.get("negate"):  # NOT LIKE
         return "other"
-    match condition:
+    match comparison:
         case exp.EQ() | exp.NullSafeEQ():
-            return "="
-        case exp.In() if node.arg_key == "this" and not condition.args.get("query"):
+            other = comparison.expression if node.arg_key == "this" else comparison.this
+            if recast := _recast(other):
+                return recast
+            return "=" if isinstance(comparison, exp.EQ) else "<=>"
+        case exp.In() if node.arg_key == "this" and not comparison.args.get("query"):
             return "in"
         case exp.GT() | exp.GTE() | exp.LT() | exp.LTE() | exp.Between():
-            return "range"
+            # MySQL reads (a, b) > (1, 2) row by row.
+            return "other" if any(isinstance(n, exp.Tuple) for n in comparison.iter_expressions()) else "range"
         case exp.Like() if node.arg_key == "this":
-            pattern = condition.expression
+            pattern = comparison.expression
             literal = pattern.name if isinstance(pattern, exp.Literal) else ""
             return "prefix" if literal and not literal.startswith(("%", "_")) else "like"
-        case exp.Is():
+        case exp.Is() if isinstance(comparison.expression, exp.Null):
             return "null"
     return "other"
+
+
+def _recast(value: exp.Expr) -> str:
+    """The operator of an = by another collation than the index has: equal bytes lie within its equal letters, others do not."""
+    while isinstance(value, exp.Paren):
+        value = value.this
+    if isinstance(value, exp.Cast) and value.is_type(exp.DataType.Type.BINARY):
+        return "range"
+    if isinstance(value, exp.Collate):
+        return "range" if value.expression.name.lower().endswith(("_bin", "binary")) else "other"
+    return ""
+
+
+def _aliases_in(source: exp.Expr | None) -> list[str]:
+    """Aliases of a table, a derived table, or tables in parentheses with what is joined to them."""
+    found: list[str] = []
+    pending = [source]
+    while pending:
+        node = pending.pop()
+        if (
+            isinstance(node, exp.From | exp.Subquery | exp.Paren)
+            and not node.alias
+            and not isinstance(node.this, exp.Query)
+        ):
+            pending.append(node.this)
+        elif node is not None and node.alias_or_name:
+            found.append(node.alias_or_name.lower())
+        if node is not None:
+            pending += [join.this for join in node.args.get("joins") or ()]
+    return found
+
+
+def _left_of(join: exp.Join) -> list[str]:
+    """Aliases of everything that stands before a join in its clause."""
+    parent = join.parent
+    if parent is None:
+        return []
+    joins = parent.args.get("joins") or []
+    before = next((at for at, other in enumerate(joins) if other is join), 0)
+    first = parent.args.get("from_") or parent.args.get("from")
+    if first is not None:
+        found = _aliases_in(first)
+    elif isinstance(parent, exp.Table):
+        found = [parent.alias_or_name.lower()]
+    else:
+        found = _aliases_in(parent.this)
+    return found + [alias for other in joins[:before] for alias in _aliases_in(other.this)]
