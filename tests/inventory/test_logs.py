@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
@@ -553,3 +555,37 @@ def test_equal_normal_forms_have_equal_fingerprints(written: list[list[tuple[str
             form, _ = logs.normal_form(statement)
             normal = fingerprint.normalise(statement)
             assert of_form.setdefault(form, (normal, statement))[0] == normal, (of_form[form][1], statement)
+
+
+def blob(size: int) -> str:
+    """Random bytes as a client escapes them."""
+    seen = "".join(map(chr, random.Random(1).randbytes(size)))
+    return "".join(f"\\{c}" if c in "'\"\\" else c for c in seen)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_cut_blob_costs_no_more_than_a_whole_one(quote: str) -> None:
+    cut = f"INSERT INTO t VALUES (1, {quote}{blob(2_000_000)}"
+    start = time.monotonic()
+    assert logs.normal_form(cut) == (f"\0{cut}", ())
+    (found,) = logs.aggregate([entry(cut, truncated=True)], source="slow_log")
+    assert found.truncated
+    before, later = b"2026-11-29T10:00:01.000000Z", b"2026-11-29T10:00:00.000000Z"
+    assert logs._quoted(before, later, cut.encode())
+    assert time.monotonic() - start < 10  # hours, when the end of the string is looked for at every quote in it
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT /*!50000 HIGH_PRIORITY */ INTO t VALUES ('/* Ada Lovelace */')",
+        "INSERT INTO t VALUES ('/* Ada Lovelace */ O'Brien')",
+        "INSERT INTO t VALUES ('x /* Ada Lovelace */",
+        "INSERT INTO t VALUES ('\\', '/* Ada Lovelace */ -- ')",
+    ],
+)
+def test_a_value_is_no_comment(statement: str) -> None:
+    """Comments are kept as callers: what stands in a string must not be taken for one."""
+    (found,) = logs.aggregate([entry(statement)], source="slow_log")
+    assert found.callers == frozenset()
+    assert text.callers(statement) == ()

@@ -185,3 +185,27 @@ def test_caller_reads_comments():
 def test_nothing_raises(anything):
     for function in (text.mask_literals, text.kind_of, text.caller, text.undo_digest, text.digest_bytes, text.plain):
         function(anything)
+
+
+def test_a_comment_with_a_version_ends_where_mysql_ends_it():
+    assert text.plain("/*!50003 CREATE /* why */ TABLE t (a INT) */ x").split() == [
+        "CREATE",
+        "/*",
+        "why",
+        "*/",
+        "TABLE",
+        "t",
+        "(a",
+        "INT)",
+        "x",
+    ]
+    assert text.plain("SELECT /*!50000 'a*/b', */ 2").split() == ["SELECT", "'a*/b',", "2"]
+    assert text.plain("SELECT /*! 1 */*/* x */2").split() == ["SELECT", "1", "*/*", "x", "*/2"]
+
+
+@pytest.mark.parametrize("piece", ["/*! 1 ", "/*!", "(", "'/*", "\\'", "(a,1),"])
+def test_a_cut_text_of_a_megabyte_is_read(piece):
+    long = f"INSERT INTO t VALUES ('a', \"{piece * (1_000_000 // len(piece))}"
+    for statement in (long, long.replace('"', "'"), long.replace('"', "")):
+        assert text.storable(statement)[0].startswith("INSERT INTO t VALUES (")
+        assert text.callers(statement) == ()

@@ -124,11 +124,17 @@ class _Parts:
 
     def _close(self, start: int) -> None:
         out = self.out
-        group = out[start:]
-        if len(group) == 3 and group[1] == _VALUE and start and out[start - 1] == "in":
-            group[1] = out[start + 1] = _LIST
-        other = start - 1 - len(group)
-        if other > 0 and out[start - 1] == "," and out[other : start - 1] == group and not _is_call(out[other - 1]):
+        size = len(out) - start
+        if size == 3 and out[start + 1] == _VALUE and start and out[start - 1] == "in":
+            out[start + 1] = _LIST
+        other = start - 1 - size
+        # The lists are compared last: parentheses may be nested a hundred thousand deep.
+        if (
+            other > 0
+            and out[start - 1] == ","
+            and not _is_call(out[other - 1])
+            and out[other : start - 1] == out[start:]
+        ):
             del out[start - 1 :]
 
 

@@ -480,8 +480,11 @@ def _time(text: bytes) -> datetime | None:
     return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
 
 
-_CLOSED = re.compile(
-    rb"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`]|``)*`|/\*.*?\*/|--(?=\s|\Z)[^\n]*|\#[^\n]*""", re.DOTALL
+# What is open reaches to the end: to look for its end at every quote in it would take hours for a cut BLOB of 16 MB.
+_PIECE = re.compile(
+    rb"""'(?:[^'\\]|\\.|'')*+(?:'|\\?(?P<open>\Z))|"(?:[^"\\]|\\.|"")*+(?:"|\\?(?P<open2>\Z))|`(?:[^`]|``)*+(?:`|(?P<open3>\Z))"""
+    rb"""|/\*.*?(?:\*/|(?P<open4>\Z))|--(?=\s|\Z)[^\n]*|\#[^\n]*""",
+    re.DOTALL,
 )
 
 
@@ -492,7 +495,7 @@ def _reopened(body: bytes) -> re.Match[bytes] | None:
 
 
 def _open_string(text: bytes) -> bool:
-    return re.search(b"['\"`]", _CLOSED.sub(b" ", text)) is not None
+    return any(piece.lastgroup for piece in _PIECE.finditer(text))
 
 
 def _quoted(before: bytes, found: bytes, body: bytes) -> bool:
@@ -507,17 +510,17 @@ def _quoted(before: bytes, found: bytes, body: bytes) -> bool:
 # -- one statement, many texts ------------------------------------------------------------------------------------------------
 
 # Both patterns consume the first character as a set, so that the search runs over code at the speed of C. No number: digits of a name (a
-# letter before or behind them), the version of /*!50000.
+# letter before or behind them), the version of /*!50000. A string that is open takes the end of the text with it, and _END.
 _VALUE = r"""
-    (?<=')[^'\\]*(?:(?:\\.|'')[^'\\]*)*'
-    |(?<=")[^"\\]*(?:(?:\\.|"")[^"\\]*)*"
+    (?<=')[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+(?:'|\Z)
+    |(?<=")[^"\\]*+(?:(?:\\.|"")[^"\\]*+)*+(?:"|\Z)
     |(?<=[0-9])(?<![\w$@!`][0-9])(?:(?<=0)[xX][0-9a-fA-F]++|[0-9]*+(?:\.[0-9]*+)?+(?:[eE][+-]?[0-9]++)?+)(?![\w$`])
 """
 _VALUES = re.compile(rf"['\"0-9](?:{_VALUE})", re.VERBOSE | re.DOTALL)
 _PARTS = re.compile(
     rf"""(['"0-9`/\-\#](?:{_VALUE}
-    |(?<=`)[^`]*`
-    |(?<=/)\*(?!!).*?\*/
+    |(?<=`)[^`]*+(?:`|\Z)
+    |(?<=/)\*(?!!).*?(?:\*/|\Z)
     |(?<=-)-(?=[\s\x00-\x1f]|\Z)[^\n]*
     |(?<=\#)[^\n]*
     ))""",
@@ -541,7 +544,10 @@ def normal_form(text: str) -> tuple[str, tuple[str, ...]]:
     comments: tuple[str, ...] = ()
     if text.endswith("*/") and (at := _last_comment(text)) >= 0:
         code, comments = text[:at], (text[at:],)
-    key = _VALUES.sub("?", code)
+    key = _VALUES.sub("?", code + _END)
+    if not key.endswith(_END):
+        return _exact_form(text)
+    key = key[: -len(_END)]
     if "/*" in code:
         opened, closed = key.count("/*"), key.count("*/")
         # No string that was taken out holds a comment's beginning or end: each is within a comment or within code.
@@ -567,6 +573,8 @@ def _settle(key: str) -> str | None:
     return _fold(key)
 
 
+_END = "\n\x1f"
+"""Put behind a text: a comment ends before it, a string that is open swallows it."""
 _DOUBTS = ("'", '"', "#", "--", ".?", "/*")
 _SETTLED_LENGTH = 1000
 _settled = lru_cache(maxsize=20_000)(_settle)
@@ -579,11 +587,11 @@ def _last_comment(text: str) -> int:
 
 
 def _exact_form(text: str) -> tuple[str, tuple[str, ...]]:
-    parts = _PARTS.split(text)
-    code = "".join(parts[::2])
-    if "'" in code or '"' in code or "`" in code or "/*" in code:
+    parts = _PARTS.split(text + _END)
+    if not parts[-1].endswith(_END) or any("/*" in code for code in parts[::2]):
         # Something is open at the end, or code stands in /*! */: the text is its own key.
-        return f"\0{text}", tuple(_COMMENT.findall(text))
+        return f"\0{text}", sqltext.comments(text)
+    parts[-1] = parts[-1][: -len(_END)]
     comments: list[str] = []
     for at in range(1, len(parts), 2):
         first = parts[at][0]
@@ -618,6 +626,11 @@ _REQUEST_TAGS = re.compile(r"trace(?:parent|state)='[^']*',?")
 def _callers(comments: tuple[str, ...]) -> tuple[str, ...]:
     """Who sent it: ``action=show,controller=orders``, and the words of each other comment."""
     return _known_callers(_REQUEST_TAGS.sub("", "\n".join(comments)))
+
+
+def _comments(found: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """Those that :func:`normal_form` found, unless a backslash leaves it open where a string ends and so what is a comment."""
+    return sqltext.comments(text) if "\\'" in text or '\\"' in text else found
 
 
 _known_callers = lru_cache(maxsize=20_000)(sqltext.callers)
@@ -690,7 +703,7 @@ class Tally:
             return
         form, comments = normal_form(text)
         own = bool(comments) and text.lstrip().startswith(sqltext.own_comment())
-        callers = _callers(comments) if comments and not own else ()
+        callers = _callers(_comments(comments, text)) if comments and not own else ()
         digest = None if truncated else self._forms.get(form)
         if digest is None:
             digest = self._fingerprint(form, text, truncated)

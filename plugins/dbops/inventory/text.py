@@ -49,8 +49,8 @@ _QUOTED = r"""'(?:[^'\\]|''|\\.|\\\Z)*+(?:'|\Z)|"(?:[^"\\]|""|\\.|\\\Z)*+(?:"|\Z
 _NO_ESCAPES = r"""'(?:[^']|'')*+(?:'|\Z)|"(?:[^"]|"")*+(?:"|\Z)"""
 _LEXER = r"""
     (?P<space>[\s\x00]+)
-    |(?P<version>/\*!\d*(?P<inner>.*?)(?:\*/|\Z))
-    |(?P<hint>/\*\+.*?(?:\*/|\Z))
+    |(?P<version>/\*!\d*)
+    |(?P<hint>/\*\+(?:=\s*(?:{_QUOTED})|(?!\*/).)*+(?:\*/|\Z))
     |(?P<comment>/\*.*?(?:\*/|\Z)|--(?=[\s\x00-\x1f]|\Z)[^\n]*|\#[^\n]*)
     |(?P<string>[nNxXbB](?=')(?:{_QUOTED})|{_QUOTED})
     |(?P<name>`(?:[^`]|``)*+(?:`|\Z))
@@ -85,12 +85,16 @@ def plain(text: str) -> str:
     """The text with ``/*!40101 SQL */`` as SQL."""
     if "/*!" not in text:
         return text
-    return "".join(_code(match) if match.lastgroup == "version" else match[0] for match in _TOKEN.finditer(text))
-
-
-def _code(version_comment: re.Match[str]) -> str:
-    end = " " if version_comment[0].endswith("*/") else ""  # else the text was cut inside it
-    return f" {plain(version_comment['inner'])}{end}"
+    parts: list[str] = []
+    at = depth = 0
+    while match := _TOKEN.match(text, at):
+        part, at = match[0], match.end()
+        if match.lastgroup == "version":
+            part, depth = " ", depth + 1
+        elif depth and part == "*" and text.startswith("/", at):  # of code, not of a string or comment within
+            part, at, depth = " ", at + 1, depth - 1
+        parts.append(part)
+    return "".join(parts)
 
 
 def tokens(text: str) -> Iterator[Token]:
@@ -231,9 +235,8 @@ class _Mask:
 
     def _shorten(self, start: int) -> None:
         """At a closing parenthesis: drop the third and later entries of an IN list and of a list of rows."""
-        group = self.bare[start:]
-        size = len(group)
-        if size > 5 and start and self.bare[start - 1].upper() == "IN" and _is_list(group):
+        size = len(self.bare) - start
+        if size > 5 and start and self.bare[start - 1].upper() == "IN" and _is_list(self.bare[start:]):
             self.bare[start:] = ["(", "?", ",", "?", ")"]
             self.parts[start:] = [self.parts[start], "?", ",", " ?", ")"]
         elif self._repeats(start, size, 1) and self._repeats(start, size, 2):
@@ -361,12 +364,19 @@ class Caller:
     comments: tuple[str, ...] = ()
 
 
+def comments(text: str) -> tuple[str, ...]:
+    """Its comments as written; none behind the place from which on nobody knows what is code and what a value, see :func:`storable`."""
+    code = plain(text)
+    end = _doubtful(code, cut=False)
+    return tuple(token.text for token in tokens(code if end is None else code[:end]) if token.kind == "comment")
+
+
 def caller(text: str) -> Caller:
     """Read comments. Source of the pair format: open-telemetry.github.io/opentelemetry-sqlcommenter (sorted, url-encoded)."""
     tags: dict[str, str] = {}
     others = []
-    for kind, comment, *_ in tokens(text):
-        if kind != "comment" or comment == _DIGEST_ROWS:
+    for comment in comments(text):
+        if comment == _DIGEST_ROWS:
             continue
         body = comment.removeprefix("/*").removesuffix("*/").lstrip("#-").strip()
         pairs = _SQLCOMMENTER.findall(body)
