@@ -24,7 +24,7 @@ from moto.rds.exceptions import (
 )
 
 from lab import config
-from lab.rds import catalogue, groups, parameters, responses
+from lab.rds import catalogue, groups, metrics, parameters, responses
 from lab.rds.deployment import Deployment
 from lab.rds.groups import Groups
 from lab.rds.plane import MASTER_PRIVILEGES, Plane
@@ -55,12 +55,14 @@ def install(folder: Path) -> Plane:
     models.DBCluster.status = property(_cluster_status, models.DBCluster.status.fset)
     groups.install()
     models.DBCluster.reader_endpoint = property(lambda self: _plane.endpoint("reader", self.db_cluster_identifier).host)
+    threading.Thread(target=metrics.run, args=(_plane,), daemon=True).start()
     return _plane
 
 
 def _cluster_status(cluster: Any) -> str:
     """As moto has it, but a clone is creating until what it was cloned from is on disk."""
-    if cluster.stored is not None and not cluster.stored.ready.is_set():
+    stored = getattr(cluster, "stored", None)
+    if stored is not None and not stored.ready.is_set():
         return "creating"
     return str(_moto_cluster_status(cluster))
 
@@ -289,6 +291,20 @@ class Backend(Snapshots, Groups):
         """Add an event of a deployment, instance or cluster, unless the switch drop_events is on."""
         if not self.plane.fault("drop_events"):
             self.events.append(Event(source, arn, kind, category, message))  # type: ignore[arg-type]
+
+    def describe_db_log_files(self, db_instance_identifier: str, **_: Any) -> Any:
+        return [
+            {"LogFileName": name, "LastWritten": int(utcnow().timestamp() * 1000), "Size": len(text)}
+            for name, text in self.logs(db_instance_identifier).items()
+        ]
+
+    def logs(self, db_instance_identifier: str) -> dict[str, str]:
+        """Log files of an instance by their names: what its mysqld says, and of a green side the prechecks of its upgrade."""
+        database = self.describe_db_instances(db_instance_identifier)[0]
+        server = self.plane.servers.get(database.dbi_resource_id)
+        log = server.folder / "log" if server else None
+        found = {"error/mysql-error.log": log.read_text(errors="replace")} if log and log.is_file() else {}
+        return {**found, **getattr(database, "extra_logs", {})}
 
     def describe_events(
         self,

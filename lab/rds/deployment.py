@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import threading
@@ -16,7 +17,7 @@ from moto.rds import models
 from moto.rds.exceptions import InvalidParameterCombination
 
 from lab import config
-from lab.rds import catalogue, clone, parameters
+from lab.rds import catalogue, clone, parameters, prechecks
 from lab.rds.server import ADMIN, Server
 
 State = models.BlueGreenDeployment.SupportedStates
@@ -129,6 +130,7 @@ class Deployment(models.BlueGreenDeployment):
             self._task(step, "COMPLETED")
             step = "DB_ENGINE_VERSION_UPGRADE" if len(self.tasks) > 2 else step
             self._task(step, "IN_PROGRESS")  # rows and definitions enter the new version here, which may refuse them
+            self._precheck(source)
             self.copy_and_follow(source, target, self.plane.folder / f"copy-{self.blue_green_deployment_identifier}")
             if target.is_80:  # as in Aurora, read_only does not hold the master user of a green side
                 master = (self.blue.master_username,)
@@ -147,6 +149,7 @@ class Deployment(models.BlueGreenDeployment):
                 self.backend.connect_endpoints(pair.green)
                 pair.green.status = "available"
             self._task(step, "COMPLETED")
+            self._topology("AVAILABLE")
             self.set_status(State.AVAILABLE)
             self._event("creation", "Blue/green deployment tasks completed. You can make more modifications to the green environment "
                         "databases or switch over the deployment.")  # fmt: skip
@@ -159,6 +162,15 @@ class Deployment(models.BlueGreenDeployment):
             self._event("failure", self.status_details)
             return
         self._keep_faults()
+
+    def _precheck(self, source: Server) -> None:
+        """Write the log of the upgrade's prechecks; an error in it ends the upgrade, as in Aurora."""
+        green = self.writer.green
+        if len(self.tasks) > 2 and catalogue.series(self.blue.engine_version) != catalogue.series(green.engine_version):
+            content = prechecks.check(source, self.blue.engine_version, green.engine_version)
+            green.extra_logs = {prechecks.LOG: prechecks.text(content)}
+            if found := prechecks.errors(content):
+                raise CanceledError(f"the upgrade prechecks found errors, see {prechecks.LOG}: {found}")
 
     @classmethod
     def copy_and_follow(cls, source: Server, target: Server, folder: Path) -> None:
@@ -181,20 +193,31 @@ class Deployment(models.BlueGreenDeployment):
     def switch(self, timeout_s: int) -> None:
         """Switch over within the timeout, or put everything back as it was."""
         deadline = time.monotonic() + timeout_s
+        self._note("switchover_started", timeout_s=timeout_s)
         self._announce("started")
         blue, green = self.server(self.writer.blue), self.server(self.writer.green)
         try:
+            self._topology("SWITCHOVER_INITIATED")
             self._guardrails(blue, green, timeout_s)
             self._await_writes(blue, deadline)
+            self._topology("SWITCHOVER_IN_PROGRESS")
             self._stop_writes(blue, green, deadline)
+            self._drop_connections(blue, deadline)
             self._catch_up(deadline - time.monotonic())
         except (CanceledError, MySQLdb.Error, OSError) as error:
             self._roll_back(blue, green, f"{error}")
             return
         # From here on there is no way back; nothing of it depends on the load.
-        self._promote(green)
-        self._rename()
-        self._allow_writes(green)
+        try:
+            self._note("caught_up")
+            self._promote(green)
+            time.sleep(float(self.plane.fault("rename_s")))
+            self._rename()
+            self._allow_writes(green)
+        except (MySQLdb.Error, OSError) as error:
+            self.status_details = f"Switchover failed: {error}"
+            self.set_status(State.SWITCHOVER_FAILED)
+            self._note("switchover_broken", reason=self.status_details)
 
     def _guardrails(self, blue: Server, green: Server, timeout_s: int) -> None:
         """What ends a switchover at once: it would not get better by waiting.
@@ -225,23 +248,43 @@ class Deployment(models.BlueGreenDeployment):
             time.sleep(POLL_S)
 
     def _stop_writes(self, blue: Server, green: Server, deadline: float) -> None:
-        """Refuse writes on both sides and cut every connection; a statement that still runs may hold this up."""
-        self._note("writes_stopping")
+        """Refuse writes on both sides; a statement that still runs may hold this up.
+
+        Raises:
+            CanceledError: it did so up to the deadline
+        """
         for server in (green, blue):
             with server.cursor() as cursor:
-                # Waiting for running statements also keeps new ones waiting: here the downtime begins.
                 cursor.execute("SET lock_wait_timeout = %s", (max(1, int(deadline - time.monotonic())),))
+                if (
+                    server is blue
+                ):  # waiting for running statements also keeps new ones waiting: here the downtime begins
+                    self._note("writes_stopping")
                 try:
                     cursor.execute("SET GLOBAL super_read_only = 1")
                 except MySQLdb.OperationalError as error:
-                    reason = f"the timeout was exceeded while running statements held up the stop of writes: {_writers(server, 0)}"
-                    raise CanceledError(reason) from error
+                    raise CanceledError(
+                        f"the timeout was exceeded while running statements held up the stop of writes: {_writers(server, 0)}"
+                    ) from error
         self._note("writes_refused")
+
+    def _drop_connections(self, blue: Server, deadline: float) -> None:
+        """Cut every client of both sides and refuse new ones."""
         cut = sum(endpoint.refuse() for endpoint in self._endpoints(both=True))
         for pair in self.pairs:
             for instance in (pair.blue, pair.green):
                 _kill_clients(self.server(instance))
         self._note("connections_dropped", connections=cut)
+        tables = blue.sql("SELECT COUNT(*) FROM information_schema.tables WHERE table_type = 'BASE TABLE'")[0][0]
+        for count, what in ((cut, "connection"), (tables, "table")):
+            self._spend(count / 1000 * float(self.plane.fault(f"{what}_cost_s")), deadline, f"{count} {what}s")
+
+    @staticmethod
+    def _spend(seconds: float, deadline: float, what: str) -> None:
+        """Take as long as AWS may take for something that the lab does at once."""
+        time.sleep(max(0.0, min(seconds, deadline - time.monotonic())))
+        if time.monotonic() >= deadline:
+            raise CanceledError(f"the timeout was exceeded while {what} were taken care of")
 
     def _catch_up(self, seconds: float) -> None:
         """Wait until every green member has what its source has executed.
@@ -265,22 +308,28 @@ class Deployment(models.BlueGreenDeployment):
                 time.sleep(POLL_S / 5)
 
     def _roll_back(self, blue: Server, green: Server, reason: str) -> None:
-        blue.sql("SET GLOBAL super_read_only = 0")
-        blue.sql("SET GLOBAL read_only = 0")
-        green.sql("SET GLOBAL super_read_only = 0")
-        green.sql("SET GLOBAL read_only = 1")
+        broken = ""
+        for server, read_only in ((blue, 0), (green, 1)):
+            try:
+                server.sql("SET GLOBAL super_read_only = 0")
+                server.sql(f"SET GLOBAL read_only = {read_only}")
+            except MySQLdb.Error as error:
+                broken = f"; {server} is out of reach: {error}"
         for endpoint in self._endpoints(both=True):
             endpoint.serve()
-        self._note("writes_allowed", rolled_back=True)
-        self.status_details = f"Switchover was canceled: {reason}"
+        self._topology("AVAILABLE")
+        self._note("writes_allowed", rolled_back=True, reason=reason + broken)
+        self.status_details = f"Switchover was canceled: {reason}{broken}"
         self._announce("canceled", reason)
-        self.set_status(State[self.plane.fault("rollback_status")])
+        self.set_status(State["SWITCHOVER_FAILED" if broken else self.plane.fault("rollback_status")])
 
     def _promote(self, green: Server) -> None:
         coordinates = green.rows("SHOW MASTER STATUS")[0]
         with green.cursor() as cursor:
             cursor.execute("STOP SLAVE")
             cursor.execute("RESET SLAVE ALL")
+            cursor.execute("SET GLOBAL super_read_only = 0")  # but read_only stays until the names have moved
+        self._topology("SWITCHOVER_IN_POST_PROCESSING")
         self.backend.record(
             self.writer.green.db_instance_identifier, self.writer.green.arn, "db-instance", "notification",
             "Binary log coordinates in green environment after switchover: "
@@ -302,8 +351,11 @@ class Deployment(models.BlueGreenDeployment):
                 self._swap(self.backend.clusters, "cluster", "db_cluster_identifier", self.blue, self.green, number)
                 for pair, side in members:
                     getattr(pair, side).db_cluster_identifier = getattr(self, side).db_cluster_identifier
-            tags = copy.deepcopy(self.blue.tags)
-            self.green.tags = tags  # tags of blue overwrite those of green
+            for blue, green in (
+                (self.blue, self.green),
+                *((pair.blue, pair.green) for pair in self.pairs if pair is not left),
+            ):
+                green.tags = copy.deepcopy(blue.tags)  # tags of blue overwrite those of green
             self.source, self.target = self.blue.arn, self.green.arn
             self.set_status(State.SWITCHOVER_IN_PROGRESS)
         if left is not None:
@@ -332,6 +384,7 @@ class Deployment(models.BlueGreenDeployment):
         for endpoint in self._endpoints(both=True):
             endpoint.serve()
         self._note("writes_allowed", rolled_back=False)
+        self._topology("SWITCHOVER_COMPLETED")
         failed = [pair for pair in self.pairs if pair.status == "SWITCHOVER_FAILED"]
         self.set_status(State.SWITCHOVER_COMPLETED)
         for pair in failed:
@@ -398,6 +451,21 @@ class Deployment(models.BlueGreenDeployment):
             verb = "was canceled" if what == "canceled" else what
             self.backend.record(blue, self.blue.arn, "db-cluster", category,
                                 f"Switchover from DB cluster {blue} to {green} {verb}{because}")  # fmt: skip
+
+    def _topology(self, status: str) -> None:
+        """What a client sees of the deployment in `mysql.rds_topology`; Aurora MySQL 2 has no such table."""
+        rows = [
+            (side.upper(), config.HOST, getattr(self.writer, side).port, f"BLUE_GREEN_DEPLOYMENT_{role}", status, "1.0")
+            for side, role in (("blue", "SOURCE"), ("green", "TARGET"))
+        ]
+        for instance in (self.writer.blue, self.writer.green):
+            server = self.server(instance)
+            if server.is_80 or not self.is_cluster:
+                with (
+                    contextlib.suppress(MySQLdb.Error),
+                    server.cursor() as cursor,
+                ):  # super_read_only holds the lab as well
+                    cursor.executemany("REPLACE INTO mysql.rds_topology VALUES (%s, %s, %s, %s, %s, %s)", rows)
 
     def _note(self, event: str, **facts: Any) -> None:
         self.plane.note(event, deployment=self.blue_green_deployment_identifier, **facts)

@@ -28,9 +28,13 @@ MASTER_PRIVILEGES = (
 FAULTS: dict[str, Any] = {
     "replica_lag_s": 0,  # the green side applies every event that much later (MASTER_DELAY), from the next poll on
     "create_fails": "",  # reason with which the next creation of a green side ends
+    "connection_cost_s": 0,  # seconds that a switchover takes for every 1,000 client connections that it drops
+    "table_cost_s": 0,  # seconds that it takes for every 1,000 tables
+    "rename_s": 0,  # seconds for which it refuses writes while it renames; from there on it cannot be rolled back any more
     "member_fails": False,  # one reader is left behind by the switchover, which nevertheless says COMPLETED
     "rollback_status": "AVAILABLE",  # what a rolled back deployment shows; AWS documents neither this nor SWITCHOVER_FAILED
     "drop_events": False,  # events of deployments are not recorded
+    "drop_metrics": False,  # CloudWatch has no metric of RDS from now on
     "stale_describe_s": 0,  # DescribeBlueGreenDeployments shows a new status only after so many seconds
     "quotas": {},  # account quotas that differ from the usual ones, such as {"DBClusters": 1}
     "throttle": 0,  # percent of calls on deployments that end with ThrottlingException

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 from moto.rds.exceptions import InvalidParameterCombination
 from moto.rds.responses import RDSResponse
 
 from lab.rds import catalogue, parameters
+
+LOG_LINES = 10_000
 
 
 def _page(self: Any, answer: dict[str, list[Any]]) -> ActionResult:
@@ -76,6 +79,22 @@ def _require_no_snapshot(asked: Any) -> None:
         )
 
 
+def download_db_log_file_portion(self: Any) -> ActionResult:
+    """So many lines from the marker on; without a marker, the last ones of the file."""
+    name, marker = self.params["LogFileName"], self.params.get("Marker")
+    logs = self.backend.logs(self.params["DBInstanceIdentifier"])
+    if name not in logs:
+        raise ServiceException("DBLogFileNotFoundFault", f"DBLog File: {name} is not found on the DB instance")
+    lines = logs[name].splitlines(keepends=True)
+    count = int(self.params.get("NumberOfLines") or LOG_LINES)
+    begin = int(marker) if marker is not None else max(0, len(lines) - count)
+    end = min(len(lines), begin + count)
+    pending = end < len(lines)
+    return ActionResult(
+        {"LogFileData": "".join(lines[begin:end]), "Marker": str(end), "AdditionalDataPending": pending}
+    )
+
+
 OPERATIONS = (
     delete_db_cluster,
     delete_db_instance,
@@ -85,6 +104,7 @@ OPERATIONS = (
     describe_db_engine_versions,
     describe_orderable_db_instance_options,
     describe_pending_maintenance_actions,
+    download_db_log_file_portion,
 )
 
 
