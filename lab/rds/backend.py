@@ -153,6 +153,9 @@ class Backend(Snapshots, Groups):
             server.sql("SET GLOBAL read_only = 1")
         elif database.stored:
             database.stored.load(server)
+            if cluster is not None and cluster.stored:  # what the cluster was made from is in its writer now
+                cluster.stored.release()
+                cluster.stored = None
         else:
             owner = cluster or database
             account = (owner.master_username, owner._master_user_password)

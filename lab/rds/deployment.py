@@ -192,7 +192,7 @@ class Deployment(models.BlueGreenDeployment):
 
     def switch(self, timeout_s: int) -> None:
         """Switch over within the timeout, or put everything back as it was."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * float(self.plane.fault("timeout_scale"))
         self._note("switchover_started", timeout_s=timeout_s)
         self._announce("started")
         blue, green = self.server(self.writer.blue), self.server(self.writer.green)

@@ -28,6 +28,7 @@ MASTER_PRIVILEGES = (
 FAULTS: dict[str, Any] = {
     "replica_lag_s": 0,  # the green side applies every event that much later (MASTER_DELAY), from the next poll on
     "create_fails": "",  # reason with which the next creation of a green side ends
+    "timeout_scale": 1.0,  # a second of SwitchoverTimeout lasts so many seconds: for tests that have no minute
     "connection_cost_s": 0,  # seconds that a switchover takes for every 1,000 client connections that it drops
     "table_cost_s": 0,  # seconds that it takes for every 1,000 tables
     "rename_s": 0,  # seconds for which it refuses writes while it renames; from there on it cannot be rolled back any more

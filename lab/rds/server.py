@@ -50,6 +50,7 @@ OPTIONS: dict[str, str] = {
     "performance-schema": "ON",
     "innodb-log-file-size": "128M",
     "innodb-flush-method": "O_DIRECT",
+    "innodb-use-native-aio": "OFF",  # the kernel has so many asynchronous requests for the whole machine, and there may be many servers
     "sync-binlog": "1",
     "innodb-flush-log-at-trx-commit": "1",
 }
@@ -57,7 +58,7 @@ OPTIONS_80 = {"mysqlx": "OFF", "default-authentication-plugin": "mysql_native_pa
 # utf8mb4's default collation is another one in 8.0: a table without COLLATE would change on its way to the green side.
 OPTIONS_57 = {"collation-server": "utf8mb4_general_ci"}
 # Options that a data directory is made with.
-FIXED = ("innodb-log-file-size", "loose-lower-case-table-names")
+FIXED = ("innodb-log-file-size", "innodb-use-native-aio", "loose-lower-case-table-names")
 # What AWS puts into the schema mysql; a statement is one line in a file that mysqld reads.
 BOOTSTRAP = (
     f"CREATE USER '{ADMIN}'@'{HOST}' IDENTIFIED WITH mysql_native_password BY '{config.MYSQL_PASSWORD}'",
