@@ -172,6 +172,8 @@ def test_a_deployment_at_work_is_waited_for_and_nothing_is_pulled_away(status: s
 
     def done() -> None:
         assert order(rds) == []
+        if status == "SWITCHOVER_IN_PROGRESS":
+            assert rds.calls == []  # not even a tag is changed
         if status == "PROVISIONING":
             made["deployment"].status = "AVAILABLE"
         else:
@@ -272,6 +274,20 @@ def test_an_api_that_never_answers_is_no_success() -> None:
     assert order(rds) == []
 
 
+def test_a_writer_waits_for_readers_that_cannot_go_yet() -> None:
+    rds = FakeRds()
+    blue = rehearsal(rds)
+    blue["reader"].status = "modifying"
+
+    def settle() -> None:
+        assert blue["writer"].status == "available"
+        blue["reader"].status = "available"
+
+    rds.waits = [lambda: None, lambda: None, settle]
+    assert remove(rds).is_complete
+    assert rds.names() == set()
+
+
 def test_states_that_pass_are_waited_for() -> None:
     rds = FakeRds()
     blue = rehearsal(rds)
@@ -340,7 +356,14 @@ def test_what_others_deleted_meanwhile_is_no_error() -> None:
 
 def test_a_slow_deletion_is_reported_at_the_deadline() -> None:
     rds = FakeRds()
-    rehearsal(rds)["writer"].rounds = 1000
+    writer = rehearsal(rds)["writer"]
+    writer.rounds = 1000
+
+    def lost(_: dict[str, Any]) -> None:
+        writer.status = "deleting"
+        raise TimeoutError("the answer to the deletion was lost")
+
+    rds.script("delete_db_instance", None, lost)
     removal = remove(rds, minutes=2)
     assert {r.identifier: r.status for r in removal.left if r.kind == "instance"} == {"blue-1": "deleting"}
     assert "instance blue-1 is deleting at the end" in removal.errors

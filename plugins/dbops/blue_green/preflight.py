@@ -93,7 +93,11 @@ def reserved_words(conn80: Any) -> frozenset[str]:
 
 
 def run(
-    conn: Any, *, words: Iterable[str] = RESERVED_BY_8_0, overrides: Mapping[str, str] | None = None
+    conn: Any,
+    *,
+    words: Iterable[str] = RESERVED_BY_8_0,
+    overrides: Mapping[str, str] | None = None,
+    others: Iterable[str] = (),
 ) -> list[Result]:
     """Ask every check.
 
@@ -101,19 +105,15 @@ def run(
         conn: blue, as a user with PROCESS, REPLICATION CLIENT, and SELECT on what is to be seen (a user sees only what it may select)
         words: reserved words of the target, see :func:`reserved_words`
         overrides: check id -> reason for which a person goes on in spite of it
+        others: ids of checks that are asked elsewhere and may be overridden as well (:data:`control.IDS`)
 
     Raises:
         ValueError: an override names no check, or gives no reason
     """
     given = dict(overrides or {})
-    if unknown := sorted(given.keys() - {check.id for check in CHECKS}):
-        raise ValueError(
-            f"override of {', '.join(unknown)}: no such check; known: {', '.join(check.id for check in CHECKS)}"
-        )
-    if empty := sorted(name for name, reason in given.items() if not reason.strip()):
-        raise ValueError(f"override of {', '.join(empty)} has no reason; say why it is safe")
+    require_overrides(given, [*(check.id for check in CHECKS), *others])
     values = {"words": sorted(set(words)), "seconds": LONG_TRANSACTION_S}
-    return [_overridden(_ask(conn, check, values), given) for check in CHECKS]
+    return [overridden(_ask(conn, check, values), given) for check in CHECKS]
 
 
 def _ask(conn: Any, check: Check, values: Mapping[str, Any]) -> Result:
@@ -138,9 +138,18 @@ def _ask(conn: Any, check: Check, values: Mapping[str, Any]) -> Result:
     return Result(check.id, check.level if objects else "ok", objects, check.fix)
 
 
-def _overridden(result: Result, overrides: Mapping[str, str]) -> Result:
+def require_overrides(overrides: Mapping[str, str], known: Iterable[str]) -> None:
+    """Refuse an override that names no check, or gives no reason. Raises ValueError."""
+    ids = sorted(set(known))
+    if unknown := sorted(overrides.keys() - set(ids)):
+        raise ValueError(f"override of {', '.join(unknown)}: no such check; known: {', '.join(ids)}")
+    if empty := sorted(name for name, reason in overrides.items() if not reason.strip()):
+        raise ValueError(f"override of {', '.join(empty)} has no reason; say why it is safe")
+
+
+def overridden(result: Result, overrides: Mapping[str, str]) -> Result:
+    """The result, with the recorded reason in place of a verdict that a person has overridden."""
     if result.id in overrides and result.verdict in ("error", "warning", "unknown"):
-        return Result(
-            result.id, "overridden", result.objects, result.fix, f"was {result.verdict}: {overrides[result.id]}"
-        )
+        note = f"was {result.verdict}: {overrides[result.id]}"
+        return Result(result.id, "overridden", result.objects, result.fix, note)
     return result
