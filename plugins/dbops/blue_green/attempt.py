@@ -6,7 +6,7 @@ What is kept:
 
     noted     written, and no answer of the call: the process ended in between, or the answer was lost. It may or may not have begun
     accepted  AWS took the call
-    found     the switchover had been called by somebody else before, and is followed
+    found     the switchover is one that somebody else called, and is followed
     refused   AWS said that it did nothing; only then may `begin` call again
 """
 
@@ -89,33 +89,13 @@ def begin(
         ValueError: the timeout is not one that AWS takes
         Exception: of the client, when the deployment could not be asked about; nothing was called
     """
-    kept = recall(keeper, deployment_id)
+    kept = _kept(keeper, deployment_id, timeout_s)
     if kept is not None and kept.called != "refused":
-        if kept.timeout_s != timeout_s:
-            raise AttemptError(
-                f"timeout_s={timeout_s}: this attempt was called with {kept.timeout_s}; give each attempt its own keeper"
-            )
         return kept.memory
-    at = _aware(now)
-    answer = _deployment(rds, deployment_id)
-    head = answer["BlueGreenDeployments"][0]
-    status = str(head.get("Status") or "")
-    if status not in _CAN_BEGIN | _ALREADY:
-        details = f" ({head['StatusDetails']})" if head.get("StatusDetails") else ""
-        raise AttemptError(
-            f"deployment {deployment_id} is {status or 'without a status'}{details}, so it was not switched over; "
-            f"wait until it and its members are AVAILABLE"
-        )
-    memory = switchover.begin(
-        at, timeout_s, grace_s, asking.ask(rds, members(head, refresh=True)), confirmations=confirmations
-    )
-    memory = replace(memory, called_at=_called_at(rds, answer, head, at))
-    attempt = Attempt(deployment_id, timeout_s, at, memory, failed_before=status == "SWITCHOVER_FAILED")
+    status, attempt = _note(rds, deployment_id, timeout_s, grace_s, now, confirmations, _CAN_BEGIN | _ALREADY)
     if status in _ALREADY:
         # Its events are older than this note; the statuses of the members decide.
-        attempt = replace(attempt, called="found", error=f"found {status}; not called here")
-        keeper.save(dump(attempt))
-        return attempt.memory
+        return _follow(keeper, attempt, status)
     keeper.save(dump(attempt))
     attempt = _call(rds, attempt)
     keeper.save(dump(attempt))
@@ -124,6 +104,27 @@ def begin(
             f"AWS did not begin the switchover of {deployment_id}: {attempt.error}; repeat it when the cause is gone"
         )
     return attempt.memory
+
+
+def follow(
+    rds: Any,
+    keeper: Keeper,
+    deployment_id: str,
+    timeout_s: int,
+    grace_s: int,
+    now: datetime,
+    *,
+    confirmations: int = CONFIRMATIONS,
+) -> Memory:
+    """Note a switchover that somebody else calls or has called, so that :func:`look` can tell how it ends; calls nothing.
+
+    The arguments and errors are those of :func:`begin`; a note that is there stays.
+    """
+    kept = _kept(keeper, deployment_id, timeout_s)
+    if kept is not None and kept.called != "refused":
+        return kept.memory
+    status, attempt = _note(rds, deployment_id, timeout_s, grace_s, now, confirmations)
+    return _follow(keeper, attempt, status)
 
 
 def look(rds: Any, keeper: Keeper, deployment_id: str, now: datetime) -> Memory:
@@ -281,6 +282,46 @@ def load(document: Mapping[str, Any]) -> Attempt:
     values["asked_at"] = datetime.fromisoformat(values["asked_at"])
     values["memory"] = switchover.load(values["memory"])
     return Attempt(**values)
+
+
+def _kept(keeper: Keeper, deployment_id: str, timeout_s: int) -> Attempt | None:
+    kept = recall(keeper, deployment_id)
+    if kept is not None and kept.called != "refused" and kept.timeout_s != timeout_s:
+        raise AttemptError(
+            f"timeout_s={timeout_s}: this attempt was called with {kept.timeout_s}; give each attempt its own keeper"
+        )
+    return kept
+
+
+def _note(
+    rds: Any,
+    deployment_id: str,
+    timeout_s: int,
+    grace_s: int,
+    now: datetime,
+    confirmations: int,
+    allowed: frozenset[str] | None = None,
+) -> tuple[str, Attempt]:
+    """Status of the deployment before the call, and what has to be kept of it."""
+    at = _aware(now)
+    answer = _deployment(rds, deployment_id)
+    head = answer["BlueGreenDeployments"][0]
+    status = str(head.get("Status") or "")
+    if allowed is not None and status not in allowed:
+        details = f" ({head['StatusDetails']})" if head.get("StatusDetails") else ""
+        raise AttemptError(
+            f"deployment {deployment_id} is {status or 'without a status'}{details}, so it was not switched over; "
+            f"wait until it and its members are AVAILABLE"
+        )
+    expected = asking.ask(rds, members(head, refresh=True))
+    memory = switchover.begin(at, timeout_s, grace_s, expected, confirmations=confirmations)
+    memory = replace(memory, called_at=_called_at(rds, answer, head, at))
+    return status, Attempt(deployment_id, timeout_s, at, memory, failed_before=status == "SWITCHOVER_FAILED")
+
+
+def _follow(keeper: Keeper, attempt: Attempt, status: str) -> Memory:
+    keeper.save(dump(replace(attempt, called="found", error=f"found {status}; not called here")))
+    return attempt.memory
 
 
 def _call(rds: Any, attempt: Attempt) -> Attempt:
