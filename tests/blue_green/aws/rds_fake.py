@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
+import boto3
+import pytest
+from aiobotocore.waiter import create_waiter_with_client as create_async_waiter
+from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
+from airflow.sdk._shared.module_loading import import_string
+from airflow.sdk.exceptions import TaskDeferred
+from airflow.triggers.base import BaseTrigger
+from botocore import xform_name
 from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.waiter import WaiterModel, create_waiter_with_client
+
+from dbops.blue_green.aws.hook import RdsBlueGreenHook
+from dbops.blue_green.aws.lagging import CloudWatch
 
 T0 = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 PREFIX = "arn:aws:rds:eu-central-1:123456789012"
@@ -159,17 +174,37 @@ class FakeRds:
         )
         return found
 
+    @property
+    def meta(self) -> Any:
+        """Of a real client: waiters and hooks read it."""
+        return _real().meta
+
+    def get_waiter(self, name: str) -> Any:
+        """One of boto3's own."""
+        model = WaiterModel(_real()._get_waiter_config())
+        return create_waiter_with_client({xform_name(one): one for one in model.waiter_names}[name], model, self)
+
     def __getattr__(self, operation: str) -> Callable[..., dict[str, Any]]:
         if operation.startswith("_"):
             raise AttributeError(operation)
         return lambda **arguments: self._answer(operation, arguments)
 
 
+@cache
+def _real() -> Any:
+    return boto3.client("rds", region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing")
+
+
 class AsyncRds:
     """The same client for `await`."""
 
     def __init__(self, rds: FakeRds) -> None:
-        self.rds = rds
+        self.rds, self.meta = rds, rds.meta
+        self._endpoint = SimpleNamespace(http_session=object())  # a waiter tells by it which event loop it runs on
+
+    def get_waiter(self, name: str) -> Any:
+        model = WaiterModel(_real()._get_waiter_config())
+        return create_async_waiter({xform_name(one): one for one in model.waiter_names}[name], model, self)
 
     def __getattr__(self, operation: str) -> Any:
         async def call(**arguments: Any) -> dict[str, Any]:
@@ -178,9 +213,76 @@ class AsyncRds:
         return call
 
 
-@asynccontextmanager
-async def opened(rds: FakeRds) -> Any:
-    yield AsyncRds(rds)
+def connect(patch: pytest.MonkeyPatch, rds: FakeRds) -> None:
+    """Let every AWS hook made from now on, in a task or in a trigger, reach this client and no other."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[AsyncRds]:
+        yield AsyncRds(rds)
+
+    async def get_async_conn(self: Any) -> Any:
+        return opened()
+
+    for name in ("conn", "once", "_client"):
+        patch.setattr(RdsBlueGreenHook, name, rds, raising=False)
+    patch.setattr(CloudWatch, "conn", rds, raising=False)
+    patch.setattr(AwsGenericHook, "get_async_conn", get_async_conn)
+
+
+class TaskState:
+    """The task state store: JSON values that outlive a try of the task."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any) -> None:
+        self.values[key] = json.dumps(value)
+
+
+class TaskInstance:
+    """What operators push."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+def context(**more: Any) -> Any:
+    return {"ti": TaskInstance(), "task_state_store": TaskState(), **more}
+
+
+def again(trigger: BaseTrigger) -> BaseTrigger:
+    """The trigger as another triggerer makes it from what is in the metadata database."""
+    path, arguments = trigger.serialize()
+    return import_string(path)(**json.loads(json.dumps(arguments)))  # type: ignore[no-any-return]
+
+
+def fired(trigger: BaseTrigger) -> dict[str, Any]:
+    """The payload of its only event."""
+
+    async def all_of() -> list[Any]:
+        return [event.payload async for event in again(trigger).run()]
+
+    events = asyncio.run(all_of())
+    assert len(events) == 1
+    return json.loads(json.dumps(events[0]))  # type: ignore[no-any-return]
+
+
+def run(task: Any, of: Any, *, hops: int = 10) -> Any:
+    """Run a task to its end, as workers and triggerers would."""
+    step: Callable[[], Any] = lambda: task.execute(of)  # noqa: E731
+    for _ in range(hops):
+        try:
+            return step()
+        except TaskDeferred as deferred:
+            payload, method = fired(deferred.trigger), getattr(task, deferred.method_name)
+            step = lambda method=method, payload=payload: method(of, event=payload)  # type: ignore[misc]  # noqa: E731
+    raise AssertionError(f"still deferred after {hops} times")
 
 
 class Kept:

@@ -6,14 +6,11 @@ from airflow.providers.amazon.aws.links.base_aws import BASE_AWS_CONSOLE_LINK, B
 
 
 class BlueGreenDeploymentLink(BaseAwsLink):
-    """Helper class for constructing the link to a Blue/Green deployment: its entry in the list of databases."""
+    """Helper class for constructing the link to a Blue/Green deployment: the list of databases, which shows it and both its sides."""
 
     name = "Blue/Green Deployment"
     key = "rds_blue_green_deployment"
-    format_str = (
-        BASE_AWS_CONSOLE_LINK
-        + "/rds/home?region={region_name}#database:id={blue_green_deployment_identifier};is-bluegreen=true"
-    )
+    format_str = BASE_AWS_CONSOLE_LINK + "/rds/home?region={region_name}#databases:"
 
 
 class RdsDbClusterLink(BaseAwsLink):
@@ -43,5 +40,6 @@ class RdsDbClusterParameterGroupLink(BaseAwsLink):
     key = "rds_db_cluster_parameter_group"
     format_str = (
         BASE_AWS_CONSOLE_LINK
-        + "/rds/home?region={region_name}#parameter-groups-detail:ids={db_cluster_parameter_group_name};type=DbClusterParameterGroup"
+        + "/rds/home?region={region_name}#parameter-groups-detail:ids={db_cluster_parameter_group_name};"
+        + "type=DbClusterParameterGroup;editing=false"
     )

@@ -112,8 +112,12 @@ class RdsWaitingOperator(AwsBaseOperator[RdsBlueGreenHook]):
                     status_args=list(self.status_args),
                 )
             except AirflowException as error:
-                raise AirflowException(self._explain(str(error), result)) from error
+                raise AirflowException(self._explain(self._told(str(error)), result)) from error
         return result
+
+    def _told(self, error: str) -> str:
+        told = " ".join(error.split())
+        return told if self.failure_message in told else f"{self.failure_message}: {told}"
 
     def _explain(self, error: str, result: Any) -> str:
         """What the alert should say of a wait that failed."""
@@ -127,7 +131,7 @@ class RdsWaitingOperator(AwsBaseOperator[RdsBlueGreenHook]):
         validated_event = validate_execute_complete_event(event)
         result = self._result(validated_event)
         if validated_event["status"] != "success":
-            raise AirflowException(self._explain(f"{self.failure_message}: {validated_event.get('message')}", result))
+            raise AirflowException(self._explain(self._told(str(validated_event.get("message"))), result))
         return result
 
     def _aws(self) -> dict[str, Any]:
