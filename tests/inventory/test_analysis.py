@@ -193,6 +193,37 @@ def test_a_failover_and_back_loses_no_more_than_the_last_interval() -> None:
     assert analysed(intervals=[intervals[0], long]).window.watched == timedelta(0)
 
 
+UNREAD = Coverage(
+    0, 0, 0, 0, 0, 0, 0, 0, (Gap("statements", "not readable: denied", "GRANT", "none"),), measured=False
+)  # fmt: skip
+
+
+def test_time_in_which_the_counters_could_not_be_read_is_not_watched() -> None:
+    def part(begin: int, end: int, ledger: Coverage) -> Interval:
+        return Interval("writer", shop.NOW - begin * DAY, shop.NOW - end * DAY, ledger, "5.7.22")
+
+    counted = interval().coverage
+    since_then = analysed(READ, intervals=[part(36, 20, counted), part(20, 0, UNREAD)])
+    assert (since_then.window.coverage_percent, since_then.unseen) == (0.0, ("writer",))
+    assert {a.store for a in since_then.advice} == {"not decidable"}
+    until_then = analysed(READ, intervals=[part(36, 20, UNREAD), part(20, 0, counted)])
+    assert until_then.window.watched == 20 * DAY
+    # Counters go on while nobody can read them, but not over a restart.
+    between = [part(36, 20, counted), part(20, 10, UNREAD), part(10, 0, counted)]
+    assert analysed(READ, intervals=between).window.watched >= 34 * DAY
+    restarted = replace(counted, resets=("server: it started at x",))
+    between = [part(36, 20, counted), part(20, 0.01, UNREAD), part(0.01, 0, restarted)]  # type: ignore[arg-type]
+    assert analysed(READ, intervals=between).window.watched < DAY
+
+
+def test_without_row_counters_silence_is_no_evidence() -> None:
+    gap = Gap("table_io", "not readable: denied", "GRANT", "none")
+    found = analysed(READ, intervals=[interval(gaps=(gap,))], table_io=[shop.io("products", fetched=1)])
+    assert {h.verdict for h in found.heats} == {"hot", "no evidence"}
+    assert any("row counters of writer" in h.reason for h in found.heats)
+    assert found.unused.items == ()
+
+
 def test_what_ran_before_the_first_snapshot_does_not_outweigh_what_was_watched() -> None:
     first = replace(interval(4000, 4000), since=None, until=shop.NOW - 36 * DAY)
     found = analysed(READ, intervals=[first, interval(2, 32)])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dbops.archive.spec import ArchiveSpec
 from dbops.inventory import register, tables
-from dbops.inventory.model import Statement
+from dbops.inventory.model import Catalog, Program, Reference, Statement
 from dbops.inventory.tables import Window
 from tests.inventory.shop import CATALOG, NOW, Io, io, ref, statement, table
 
@@ -73,6 +73,21 @@ def test_silence_is_no_evidence_when_nobody_could_have_heard(window: Window, row
 
 def test_a_statement_that_never_ran_warms_nothing() -> None:
     assert heat_of("carts", [read(timedelta(0), executions=0)]).verdict == "cold"
+
+
+def test_a_statement_that_ran_nobody_knows_how_often_warms_too() -> None:
+    seen = statement("SELECT * FROM carts WHERE token = ?", 0, last_seen=NOW - DAY)
+    assert heat_of("carts", [seen]).verdict == "quiet"
+
+
+@pytest.mark.parametrize(
+    "ddl", ["RENAME TABLE carts_new TO carts", "CREATE TABLE carts (a INT)", "ALTER TABLE carts ADD x INT"]
+)
+def test_a_name_that_is_younger_than_the_silence_is_not_cold(ddl: str) -> None:
+    found = heat_of("carts", [statement(ddl, last_seen=NOW - 3 * DAY)])
+    assert (found.verdict, "created, renamed or altered on 2026-06-28" in found.reason) == ("no evidence", True)
+    assert heat_of("carts", [statement(ddl, last_seen=NOW - 31 * DAY)]).verdict == "cold"
+    assert heat_of("carts", [statement("ANALYZE TABLE carts", last_seen=NOW)]).verdict == "cold"
 
 
 def test_figures_and_order() -> None:
@@ -176,6 +191,44 @@ def test_nothing_is_unused_without_evidence() -> None:
     assert any("columns: statements whose columns are not known" in why for why in cut.not_judged)
 
 
+def test_a_part_that_is_younger_than_the_silence_is_not_unused() -> None:
+    young = statement("CREATE INDEX coupon ON orders (coupon)", last_seen=NOW - 3 * DAY)
+    found = unused([*ORDERS, young], ORDER_IO)
+    assert found.items == ()
+    assert any("created, renamed or altered on 2026-06-28" in why and "shop.orders" in why for why in found.not_judged)
+    assert (
+        unused([*ORDERS, replace(young, activity=replace(young.activity, last_seen=NOW - 31 * DAY))], ORDER_IO).items
+        != ()
+    )
+
+
+def test_what_triggers_views_and_generated_columns_ask_for_is_not_unused() -> None:
+    def columns(*more: Statement, catalog: Catalog = CATALOG) -> dict[str, str]:
+        found = tables.unused([*ORDERS, *more], catalog, ORDER_IO, WATCHED, **LIMITS).items
+        return {u.name: f"{u.finding}; {u.caveat}" for u in found if u.kind == "column"}
+
+    assert "status" in columns()
+    trigger = Program("trigger", "shop", "t", "SET NEW.`coupon` = UPPER(OLD . status)", ref("orders"), "UPDATE")
+    assert columns(catalog=replace(CATALOG, programs=(trigger,))).keys() == {"note"}
+    assert "status" not in columns(statement("SELECT id FROM open_orders"))  # the view filters by it
+    assert columns(statement("HANDLER orders READ FIRST")) == {}
+    generated = replace(CATALOG.tables[ref("orders")].columns[3], is_generated=True)
+    listed = tuple(generated if c.name == "total" else c for c in CATALOG.tables[ref("orders")].columns)
+    catalog = replace(
+        CATALOG, tables={**CATALOG.tables, ref("orders"): replace(CATALOG.tables[ref("orders")], columns=listed)}
+    )
+    assert "a generated column may be computed from it" in columns(catalog=catalog)["note"]
+
+
+def test_what_another_table_s_foreign_key_needs_is_not_unused() -> None:
+    rows = [io("orders", fetched=10), io("orders", "PRIMARY", fetched=10)]
+    parent = Reference("by_coupon", ref("carts"), ref("orders"), "RESTRICT", "RESTRICT", ("token",), ("coupon",))
+    found = tables.unused(
+        ORDERS, replace(CATALOG, references=(*CATALOG.references, parent)), rows, WATCHED, **LIMITS
+    ).items
+    assert "coupon" not in {u.name for u in found}
+
+
 # -- proposals ---------------------------------------------------------------------------------------------------------------
 
 
@@ -185,7 +238,9 @@ def archive_spec(proposal: tables.Proposal) -> ArchiveSpec:
 
 def test_proposed_archive_is_a_valid_spec_of_that_room() -> None:
     heats = tables.activity([], CATALOG, [io("products", fetched=1)], WATCHED, **LIMITS)
-    (metrics, archive) = sorted(tables.propose_archive(heats, [], CATALOG, WATCHED), key=lambda p: p.name, reverse=True)
+    (metrics, archive) = sorted(
+        tables.propose_archive(heats, [], CATALOG, WATCHED, **LIMITS), key=lambda p: p.name, reverse=True
+    )
     spec = archive_spec(archive)
     assert (spec.full_name, spec.cold.column, spec.cold.older_than_days, spec.full_scan) == (
         "shop.archive_2019",
@@ -206,20 +261,28 @@ def test_archive_is_proposed_for_a_large_table_that_only_grows_and_no_other() ->
     grows = statement("INSERT INTO metrics (sensor, at, value) VALUES (?, ?, ?)", 1000)
     rows = [io(t.table, fetched=1) for t in CATALOG.tables]
 
-    def proposed(*statements: Statement) -> list[str]:
-        heats = tables.activity(statements, CATALOG, rows, WATCHED, **LIMITS)
-        return [p.name for p in tables.propose_archive(heats, statements, CATALOG, WATCHED)]
+    def proposed(*statements: Statement, window: Window = WATCHED, more: Sequence[Io] = ()) -> list[str]:
+        heats = tables.activity(statements, CATALOG, [*rows, *more], window, **LIMITS)
+        found = tables.propose_archive(heats, statements, CATALOG, window, [*rows, *more], **LIMITS)
+        return [p.name for p in found]
 
     assert proposed(grows) == ["shop_metrics"]
     assert proposed(grows, statement("UPDATE metrics SET value = ? WHERE sensor = ?")) == []
     assert proposed(statement("INSERT INTO audit (what) VALUES (?)")) == []  # too small to be worth it
+    upsert = statement("INSERT INTO metrics (sensor, at) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = ?")
+    assert proposed(grows, upsert) == []
+    assert proposed(grows, statement("LOAD DATA INFILE ? REPLACE INTO TABLE metrics")) == []
+    assert proposed(grows, statement("INSERT INTO `metrics` VALUES (...) ON DUP", truncated=True)) == []
+    assert proposed(grows, more=[io("metrics", updated=1)]) == []  # nobody is known to do it, and it happened
+    assert proposed(grows, window=replace(WATCHED, coverage_percent=60)) == []
+    assert proposed(grows, window=replace(WATCHED, watched_since=NOW - DAY)) == []
 
 
 def test_odd_names_give_a_valid_spec_or_none() -> None:
     odd = table("Big Table", "id int auto,at datetime", unique=("PRIMARY: id",), rows=10_000_000)
     catalog = replace(CATALOG, tables={ref("Big Table"): odd, ref("Big$T"): replace(odd, name="Big$T")})
     heats = tables.activity([], catalog, [io("x", fetched=1)], WATCHED, **LIMITS)
-    (only,) = tables.propose_archive(heats, [], catalog, WATCHED)
+    (only,) = tables.propose_archive(heats, [], catalog, WATCHED, **LIMITS)
     assert archive_spec(only).target.table == "big_t"
 
 

@@ -116,7 +116,10 @@ def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
     stale = _stale(spec, evidence)
     # An instance that nobody watched to the end may have run anything.
     percent = 0.0 if stale or not coverage.measured else coverage.explained_percent
-    window = tables.Window(evidence.since, evidence.until, _watched_since(spec, evidence.intervals), percent)
+    window = tables.Window(
+        evidence.since, evidence.until, _watched_since(spec, evidence.intervals), percent,
+        _row_counters_missing(evidence.intervals),
+    )  # fmt: skip
     limits: Any = {"cold_after": timedelta(days=spec.cold_after_days), "coverage_limit": spec.coverage_limit}
     # What the first snapshot found was counted since the server started, perhaps long before the window.
     heats = tables.activity(statements, catalog, table_io, window, **limits)
@@ -132,7 +135,7 @@ def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
         advice=fit.advise(statements, catalog, heats, coverage_percent=percent, coverage_limit=spec.coverage_limit),
         edges=edges, groups=groups,
         findings={_key(s): _findings(s, evidence.trials.get(_key(s))) for s in statements},
-        proposals=_proposals(spec, heats, statements, catalog, window, groups, writers),
+        proposals=_proposals(spec, heats, statements, catalog, window, groups, writers, table_io),
         gaps=(
             *evidence.gaps, *distinct([*coverage.gaps, *_uncounted(evidence.intervals)]), *_unmatched(spec, everything),
             *(_not_watched(name, last, evidence) for name, last in stale.items()),
@@ -240,6 +243,15 @@ def _watched_since(spec: InventorySpec, intervals: Sequence[Interval]) -> dateti
     return max(first.values(), default=None)
 
 
+def _row_counters_missing(intervals: Sequence[Interval]) -> str:
+    """Where the row counters were not read or do not count: a read that no statement shows would go unseen there."""
+    blind = {i.instance for i in intervals for gap in i.coverage.gaps if gap.what in _ROW_COUNTERS}
+    return f"row counters of {', '.join(sorted(blind))} were missing at times (see the gaps)" if blind else ""
+
+
+_ROW_COUNTERS = ("table_io", "table_io instruments", "row counters of tables")
+
+
 def _not_watched(name: str, last: datetime | None, evidence: Evidence) -> Gap:
     taken = [i for i in evidence.intervals if i.instance == name]
     counted = " that could count its statements" if any(not i.coverage.measured for i in taken) else ""
@@ -271,9 +283,11 @@ def _unmatched(spec: InventorySpec, catalog: Catalog) -> Iterable[Gap]:
 
 def _proposals(
     spec: InventorySpec, heats: list[tables.TableHeat], statements: list[Statement], catalog: Catalog, window: tables.Window,
-    groups: list[tuple[TableRef, ...]], writers: register.Register,
+    groups: list[tuple[TableRef, ...]], writers: register.Register, table_io: list[TableActivity],
 ) -> list[tables.Proposal]:  # fmt: skip
-    found = tables.propose_archive(heats, statements, catalog, window)
+    found = tables.propose_archive(
+        heats, statements, catalog, window, table_io, cold_after=timedelta(days=spec.cold_after_days), coverage_limit=spec.coverage_limit
+    )  # fmt: skip
     moving = [g for g in groups if any(_under_migration(spec, t, catalog) for t in g)]
     names = [f"{spec.name}_{number}" if len(moving) > 1 else spec.name for number in range(1, len(moving) + 1)]
     return [*found, *(tables.propose_backfill(n, g, catalog, writers) for n, g in zip(names, moving, strict=True))]

@@ -43,6 +43,8 @@ class Window:
     """First snapshot in the window (of the instance that was added last); None = none at all."""
     coverage_percent: float
     """Executions that named statements explain; see :class:`dbops.inventory.coverage.Coverage`."""
+    uncounted: str = ""
+    """Why the row counters do not tell all of it, where they do not."""
 
     @property
     def watched(self) -> timedelta:
@@ -55,7 +57,7 @@ class Window:
             return f"watched for {_days(self.watched)} of the {_days(cold_after)} that silence must last"
         if self.coverage_percent < coverage_limit:
             return f"{self.coverage_percent:.1f} % of executions are explained, {coverage_limit:g} % are needed"
-        return ""
+        return self.uncounted
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,10 @@ def _heat(
     cold_after: timedelta,
     silence: str,
 ) -> TableHeat:
-    readers = [s for s in statements if table in s.tables("read") and s.activity.executions]
-    writers = [s for s in statements if table in s.tables("write") and s.activity.executions]
+    # A history or a log may show that a statement ran, and not how often.
+    ran = [s for s in statements if s.activity.executions or s.activity.last_seen]
+    readers = [s for s in ran if table in s.tables("read")]
+    writers = [s for s in ran if table in s.tables("write")]
     last_read = _latest(*(s.activity.last_seen for s in readers))
     last_write = _latest(*(s.activity.last_seen for s in writers))
     rows_last_read = _latest(*(io.moved["fetched"][1] for io in counters if "fetched" in io.moved))
@@ -154,7 +158,7 @@ def _heat(
         *(io.moved[name][1] for io in counters for name in ("inserted", "updated", "deleted") if name in io.moved)
     )
     last = _latest(last_read, last_write, rows_last_read, rows_last_written)
-    verdict, reason = _verdict(last, window, cold_after, silence)
+    verdict, reason = _verdict(last, window, cold_after, silence or _made_anew(table, statements, window, cold_after))
     return TableHeat(
         table=table,
         verdict=verdict,
@@ -182,6 +186,20 @@ def _verdict(last: datetime | None, window: Window, cold_after: timedelta, silen
     if silence:
         return "no evidence", f"{seen}, but {silence}"
     return "cold", f"{seen}; watched for {_days(window.watched)}, {window.coverage_percent:.1f} % explained"
+
+
+def _made_anew(table: TableRef, statements: Iterable[Statement], window: Window, cold_after: timedelta) -> str:
+    """Whether the table had this name and definition for as long as silence must last; '' when nothing speaks against it."""
+    changed = [
+        s
+        for s in statements
+        if s.analysis.kind == "ddl" and table in s.tables("ddl") and s.activity.last_seen is not None
+        and window.until - s.activity.last_seen < cold_after
+    ]  # fmt: skip
+    if not changed:
+        return ""
+    newest = max(changed, key=lambda s: s.activity.last_seen or window.since)
+    return f"it was created, renamed or altered on {newest.activity.last_seen:%Y-%m-%d} ({newest.id})"
 
 
 def _latest(*times: datetime | None) -> datetime | None:
@@ -244,8 +262,15 @@ def unused(
         if not any(row.index is None and _rows(row) for row in io):
             reasons.setdefault("no row was read or written in the window", []).append(table)
             continue
+        if anew := _made_anew(table, all_touching.get(table, ()), window, cold_after):
+            reasons.setdefault(anew, []).append(table)
+            continue
         items += _unused_indexes(table, definition, touching, io, catalog)
-        blind = [s.id for s in touching if s.analysis.method in ("truncated-regex", "unparsed")]
+        blind = [
+            s.id
+            for s in touching
+            if s.analysis.method in ("truncated-regex", "unparsed") or s.analysis.kind == "handler"
+        ]
         if blind:
             reasons.setdefault(
                 f"columns: statements whose columns are not known touch it ({', '.join(sorted(blind)[:3])})", []
@@ -268,53 +293,78 @@ def _unused_indexes(
             by_index[row.index] = by_index.get(row.index, 0) + row.fetched + row.updated + row.deleted
     if not by_index:
         return  # the server does not count by index: no evidence
-    references = [r for r in catalog.references if r.child == table]
+    references = [r for r in catalog.references if table in (r.child, r.parent)]
     for index in definition.indexes:
         if index.unique or by_index.get(index.name, 0) or index.index_type not in ("BTREE", "HASH"):
             continue  # a unique index is a rule, whether it is read or not; full-text and spatial reads are counted otherwise
         if any(
-            _supports(index, r) and not any(_supports(i, r) for i in definition.indexes if i is not index)
-            for r in references
+            _supports(index, columns) and not any(_supports(i, columns) for i in definition.indexes if i is not index)
+            for columns in _referenced(table, references)
         ):
             continue  # InnoDB would refuse to drop it
         wanted = sorted(
             {s.id for s in touching if s.activity.executions and access.pattern(s, table, catalog).index == index.name}
         )
         caveats = [f"the conditions of {', '.join(wanted)} would allow it"] if wanted else []
-        caveats += ["a foreign key of this table may need it"] if any(not r.child_columns for r in references) else []
+        caveats += (
+            ["a foreign key of this table may need it"]
+            if any(not r.child_columns for r in references if r.child == table)
+            else []
+        )
         yield Unused(table, "index", index.name, "no row was read through it", "; ".join(caveats))
 
 
-def _supports(index: mysql.Index, reference: Reference) -> bool:
-    """Whether the index begins with the columns of the foreign key."""
-    columns = [c.lower() for c in reference.child_columns]
+def _referenced(table: TableRef, references: Iterable[Reference]) -> Iterator[tuple[str, ...]]:
+    """The columns of the table, on either side, that foreign keys tie."""
+    for reference in references:
+        if reference.child == table:
+            yield reference.child_columns
+        if reference.parent == table:
+            yield reference.parent_columns
+
+
+def _supports(index: mysql.Index, tied: Sequence[str]) -> bool:
+    """Whether the index begins with the columns that a foreign key ties."""
+    columns = [c.lower() for c in tied]
     return bool(columns) and [c.lower() for c in index.columns[: len(columns)]] == columns
 
 
 def _unused_columns(
     table: TableRef, definition: mysql.Table, touching: Sequence[Statement], catalog: Catalog
 ) -> Iterator[Unused]:
-    asked: set[str] = set()
+    asked = _of_triggers(table, catalog)
     by_star: set[str] = set()
     for statement in touching:
         named = {column.lower() for _, column, role in statement.analysis.columns if role != "written"}
+        # What a view or a program asks for stands in its body, maybe by another name.
+        followed = any(use.via for use in statement.uses if use.table == table)
         for use in statement.columns:
             if use.table == table and use.role != "written":
-                (asked if use.column.lower() in named else by_star).add(use.column.lower())
+                known = followed or use.role != "read" or use.column.lower() in named
+                (asked if known else by_star).add(use.column.lower())
     key = {c.lower() for i in definition.indexes if i.unique for c in i.columns}
-    key |= {c.lower() for r in catalog.references if r.child == table for c in r.child_columns}
+    key |= {c.lower() for columns in _referenced(table, catalog.references) for c in columns}
+    computed = ["a generated column may be computed from it"] if any(c.is_generated for c in definition.columns) else []
     for column in definition.columns:
         name = column.name.lower()
         if name in asked or name in key:
             continue
         finding = "only read by SELECT *" if name in by_star else "never read, filtered, joined or sorted by"
+        exported = ["a value that only people or exports read is not seen"] if name in by_star else []
         yield Unused(
-            table,
-            "column",
-            column.name,
-            finding,
-            "a value that only people or exports read is not seen" if name in by_star else "",
+            table, "column", column.name, finding, "; ".join(exported + ([] if column.is_generated else computed))
         )
+
+
+_TRIGGER_ROW = re.compile(r"\b(?:NEW|OLD)\s*\.\s*(?:`((?:[^`]|``)+)`|([\w$]+))", re.IGNORECASE)
+
+
+def _of_triggers(table: TableRef, catalog: Catalog) -> set[str]:
+    """Columns that the table's own triggers look at."""
+    bodies = [p.body for p in catalog.programs if p.kind == "trigger" and p.table == table]
+    return {
+        (quoted.replace("``", "`") or bare).lower() for body in bodies for quoted, bare in _TRIGGER_ROW.findall(body)
+    }
 
 
 # -- proposals ---------------------------------------------------------------------------------------------------------------
@@ -340,7 +390,10 @@ def propose_archive(
     statements: Sequence[Statement],
     catalog: Catalog,
     window: Window,
+    table_io: Iterable[RowCounts] = (),
     *,
+    cold_after: timedelta,
+    coverage_limit: float,
     min_bytes: int = 64 * 1024**2,
 ) -> list[Proposal]:
     """Specs of s3_archive for cold tables and for large ones that only grow.
@@ -350,19 +403,29 @@ def propose_archive(
         statements: of the window
         catalog: the tables
         window: as for `activity`
+        table_io: as for `activity`
+        cold_after: for how long nothing but inserts must have been seen
+        coverage_limit: percent below which it is not known that there was nothing else
         min_bytes: smaller tables are not worth an archive
     """
     found = []
     all_touching = by_table(statements)
+    changed = {io.table for io in table_io if io.index is None and (io.updated or io.deleted)}
+    unproven = window.why_silent_proves_nothing(cold_after, coverage_limit)
     for heat in heats:
         definition, touching = catalog.tables[heat.table], all_touching.get(heat.table, ())
         if heat.size_bytes < min_bytes or definition.engine != "InnoDB" or definition.row_key is None:
             continue
-        grows_only = heat.writes > 0 and not _operations(touching, heat.table) - {"insert", "load"}
+        grows_only = (
+            not unproven
+            and heat.table not in changed
+            and heat.writes > 0
+            and not _operations(touching, heat.table) - {"insert", "load"}
+        )
         why = (
             heat.reason
             if heat.verdict == "cold"
-            else "it is only inserted into, so old rows do not change"
+            else "it was only inserted into, so old rows do not change"
             if grows_only
             else ""
         )
@@ -378,7 +441,12 @@ def _names(table: TableRef) -> tuple[str, str]:
 
 
 def _operations(statements: Iterable[Statement], table: TableRef) -> set[str]:
-    return {s.analysis.kind for s in statements if table in s.tables("write")}
+    return {
+        "unknown" if s.analysis.method in ("truncated-regex", "unparsed")
+        else "update" if {"upsert", "replace"} & s.analysis.flags
+        else s.analysis.kind
+        for s in statements if table in s.tables("write")
+    }  # fmt: skip
 
 
 def _age_column(definition: mysql.Table, touching: Iterable[Statement]) -> str | None:
