@@ -130,6 +130,27 @@ def test_writes_through_views():
     )
 
 
+def test_a_view_may_call_its_columns_by_the_names_of_others():
+    catalog = replace(CATALOG, views={
+        **CATALOG.views,
+        ref("renamed"): "select `o`.`id` AS `total`,`c`.`name` AS `status` from (`shop`.`customers` `c` join `shop`.`orders` `o` on((1 = 1)))",  # noqa: E501
+        ref("nested"): "select `shop`.`renamed`.`total` AS `name` from `shop`.`renamed`",
+        ref("lately"): "select `shop`.`orders`.`id` AS `id` from `shop`.`orders` where `shop`.`orders`.`customer_id` in (select `shop`.`customers`.`id` from `shop`.`customers`)",  # noqa: E501
+    })  # fmt: skip
+    through = uses("UPDATE renamed SET status = 'x'", "shop", catalog)
+    assert {u for u in through if "write" in u} == {"renamed write", "customers write via view shop.renamed"}
+    # It is the key that changes, so rows of other tables do too.
+    key = uses("UPDATE nested SET name = 7", "shop", catalog)
+    assert {"orders write via view shop.renamed", "items write via foreign key items_of"} <= key
+    assert "customers read via view shop.renamed" in key
+    gone = uses("DELETE FROM lately", "shop", catalog)
+    assert {"orders write via view shop.lately", "customers read via view shop.lately"} <= gone
+    assert not any(u.startswith("customers write") for u in gone)
+    _, found, _ = resolve(analyse("SELECT 1 FROM nested WHERE name = 1"), "shop", catalog)
+    assert ColumnUse(ref("orders"), "id", "filtered") in found
+    assert {c.table.table for c in found if c.role == "filtered"} == {"nested", "renamed", "orders"}
+
+
 @pytest.mark.parametrize(
     ("text", "fired"),
     [

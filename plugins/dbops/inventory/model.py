@@ -91,6 +91,8 @@ class Analysis:
     occurrences: list[Occurrence] = field(default_factory=list)
     alternatives: dict[int, int] = field(default_factory=dict)
     """OR -> how many alternatives it has."""
+    shown: dict[str, tuple[TableName, str]] = field(default_factory=dict)
+    """Of a SELECT: name of a column of its result (lower case) -> the column that it is, where it is one and no expression."""
     flags: set[str] = field(default_factory=set)
     """join aggregate sort limit distinct subquery union cte recursive lock fulltext window upsert star truncated ambiguous-target
     multi-row self-reference (an UPDATE that reads what it writes) nondeterministic (NOW, UUID, RAND, LAST_INSERT_ID) or-condition ..."""

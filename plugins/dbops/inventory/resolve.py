@@ -159,9 +159,9 @@ class _Run:
             return
         analysis = self.names.view(ref)
         bases = {base for name, _ in analysis.uses if (base := self.names.table(name, ref.schema))}
-        targets = self._view_targets(bases, written) if access == "write" else set()
+        targets = self._view_targets(ref, analysis, bases, written) if access == "write" else {}
         for base in sorted(bases):
-            self.use(base, "write" if base in targets else "read", via, events, written)
+            self.use(base, "write" if base in targets else "read", via, events, targets.get(base, ()))
         for name, _ in analysis.uses:
             if self.names.table(name, ref.schema) is None:
                 self.unresolved[f"{name.schema or ref.schema}.{name.table}"] = None
@@ -169,9 +169,21 @@ class _Run:
         refs = {name: self.names.table(name, ref.schema) for name, _ in analysis.uses}
         self.columns.update(self._columns(analysis, refs))
 
-    def _view_targets(self, bases: set[TableRef], written: set[str]) -> set[TableRef]:
-        owners = {base for base in bases if written & set(self.names.columns.get(base, ()))}
-        return owners or bases
+    def _view_targets(
+        self, ref: TableRef, analysis: Analysis, bases: set[TableRef], written: set[str]
+    ) -> dict[TableRef, set[str]]:
+        """The tables that a write through a view changes -> their columns. Where it cannot be told, all that the view selects from."""
+        owners: dict[TableRef, set[str]] = {}
+        for column in written:
+            name, real = analysis.shown.get(column, (None, column))
+            base = self.names.table(name, ref.schema) if name else None
+            for owner in [base] if base else [b for b in bases if column in self.names.columns.get(b, ())]:
+                owners.setdefault(owner, set()).add(real.lower())
+        if owners:
+            return owners
+        # Tables of a subquery are not written.
+        top = {self.names.table(o.table, ref.schema) for o in analysis.occurrences if o.scope == 0 and o.table}
+        return {base: set(written) for base in bases & top or bases}
 
     def _triggers(self, ref: TableRef, events: set[str]) -> None:
         for trigger in self.names.triggers.get(ref, ()):
@@ -262,9 +274,14 @@ class _Run:
 
     def _of_view(self, ref: TableRef, column: str, role: Role) -> Iterator[ColumnUse]:
         yield ColumnUse(ref, column, role)
-        if not self.names.catalog.views.get(ref):
+        if not self.names.catalog.views.get(ref) or column == "*":
             return
-        for name, _ in self.names.view(ref).uses:
+        analysis = self.names.view(ref)
+        if shown := analysis.shown.get(column.lower()):
+            base = self.names.table(shown[0], ref.schema)
+            yield from self._column([base] if base and base != ref else [], shown[1], role)
+            return
+        for name, _ in analysis.uses:
             base = self.names.table(name, ref.schema)
-            if base is not None and base != ref and column != "*":
+            if base is not None and base != ref:
                 yield from self._column([base], column, role)

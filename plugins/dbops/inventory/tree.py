@@ -104,6 +104,7 @@ class _Walk:
         for identifier, scope in self.joined:
             self.analysis.columns |= {(name, identifier, "joined") for name in self._here(scope)}
         self._insert()
+        self._shown()
         if self.targets & {name for name, how in self.analysis.uses if how == "read"}:
             self.analysis.flags.add("self-reference")
 
@@ -381,6 +382,15 @@ class _Walk:
             return False
         owner_of_other = self._owner(other, scope)
         return owner_of_other != owner and not (owner_of_other is None and other.table.upper() in _TRIGGER_ROWS)
+
+    def _shown(self) -> None:
+        if not isinstance(self.tree, exp.Select):
+            return
+        for projection in self.tree.expressions:
+            column = projection.unalias()
+            owner = self._owner(column, self.tree) if isinstance(column, exp.Column) else None
+            if owner and projection.alias_or_name and not isinstance(column.this, exp.Star):
+                self.analysis.shown[projection.alias_or_name.lower()] = (owner, column.name)
 
     def _insert(self) -> None:
         tree = self.tree
