@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbops.inventory import fit, tables
-from dbops.inventory.model import Statement
+from dbops.inventory.model import Program, Statement
 from tests.inventory.shop import CATALOG, NOW, io, ref, statement
 
 BARE = replace(CATALOG, programs=(), references=())
@@ -67,6 +67,11 @@ GRAPH = (
         ("carts", (*CART, (400, "SELECT COUNT(*) FROM carts")), "relational"),
         ("metrics", SERIES, "timeseries"),
         ("metrics", (*SERIES, (100, "UPDATE metrics SET value = ? WHERE sensor = ? AND at = ?")), "relational"),
+        # a range over all keys is no range within one
+        ("carts", (*CART, (400, "SELECT * FROM carts WHERE expires_at < ?")), "relational"),
+        ("order_items", (*KEY_LOOKUPS, (200, "SELECT * FROM order_items WHERE order_id > ?")), "relational"),
+        ("order_items", (*KEY_LOOKUPS, (200, "SELECT * FROM order_items WHERE order_id = ? AND line > ?")), "dynamodb"),
+        ("order_items", (*KEY_LOOKUPS, (200, "SELECT * FROM order_items WHERE order_id = ? OR sku = ?")), "relational"),
         ("follows", GRAPH, "graph"),
         ("follows", GRAPH[:1], "dynamodb"),
         ("archive_2019", (), "s3_archive"),
@@ -134,6 +139,15 @@ def test_a_table_that_only_rows_touch_is_not_decidable() -> None:
     heats = tables.activity([], BARE, [io("products", fetched=9)], window, **LIMITS)  # type: ignore[arg-type]
     found = fit.advise([], BARE, heats, coverage_percent=99.9, coverage_limit=99.0)
     assert {a.store for a in found if a.table == ref("products")} == {"not decidable"}
+
+
+def test_a_table_that_somebody_unknown_changes_is_not_decidable() -> None:
+    statements = run(*KEY_LOOKUPS)
+    window = tables.Window(NOW - 35 * DAY, NOW, NOW - 35 * DAY, 99.9)
+    heats = tables.activity(statements, BARE, [io("heap", fetched=1)], window, **LIMITS)  # type: ignore[arg-type]
+    found = fit.advise(statements, BARE, heats, coverage_percent=99.9, coverage_limit=99.0, holes={ref("order_items")})
+    (advice,) = [a for a in found if a.table == ref("order_items")]
+    assert (advice.store, advice.evidence) == ("not decidable", ("its rows change and nobody is known to do it",))
 
 
 POOL = [statement(text, 1, catalog=BARE) for _, text in (*KEY_LOOKUPS, *CART, *SERIES, *GRAPH)]
@@ -206,6 +220,23 @@ def test_edges_and_groups() -> None:
     grouped = fit.groups(CATALOG.tables, found)
     assert grouped[0] == tuple(map(ref, ("audit", "customers", "order_items", "orders")))
     assert sorted(len(g) for g in grouped[1:]) == [1] * (len(CATALOG.tables) - 4)
+
+
+def test_what_a_function_or_a_trigger_s_procedure_touches_is_tied() -> None:
+    programs = (
+        Program("function", "shop", "price_of", "RETURN (SELECT price FROM products WHERE sku = a)"),
+        Program("trigger", "shop", "t", "CALL note(NEW.sku)", ref("order_items"), "INSERT"),
+        Program("procedure", "shop", "note", "INSERT INTO audit (what) VALUES (a)"),
+        Program("procedure", "shop", "both", "BEGIN SELECT 1 FROM heap; SELECT 1 FROM metrics; END"),
+    )
+    catalog = replace(BARE, programs=programs)
+    statements = run(
+        (4, "SELECT price_of(name) FROM customers"), (3, "INSERT INTO order_items (sku) VALUES (?)"), (2, "CALL both()"), catalog=catalog
+    )  # fmt: skip
+    assert [(str(e.a), str(e.b), set(e.ties), e.executions) for e in fit.edges(statements, catalog)] == [
+        ("shop.customers", "shop.products", {"join"}, 4),
+        ("shop.audit", "shop.order_items", {"trigger"}, 3),
+    ]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))

@@ -221,6 +221,11 @@ def test_counters_of_instances_add_up_and_system_tables_do_not_count() -> None:
         ("UPDATE `orders` SET `status` = ? WHERE `i", {"truncated": True}, "the text is cut"),
         ("CALL nowhere.to_be_found()", {}, "the routine is not in the catalog"),
         ("UPDATE hidden_view SET a = 1", {}, "its target is not in the catalog: definition of view shop.hidden_view"),
+        (
+            "DELETE o, g FROM orders o JOIN gone g ON g.id = o.id",
+            {},
+            "one of its targets is not in the catalog: shop.gone",
+        ),
         ("SELECT * FROM gone", {}, None),
         ("INSERT INTO heap (a) VALUES (?)", {}, None),
     ],
@@ -228,6 +233,22 @@ def test_counters_of_instances_add_up_and_system_tables_do_not_count() -> None:
 def test_writes_that_cannot_be_told_are_listed(text: str, how: dict[str, bool], why: str | None) -> None:
     found = register.writers([statement(text, catalog=BARE, **how)], BARE).blind
     assert [w.why[: len(why or "")] for w in found] == ([why] if why else [])
+
+
+def test_a_body_that_is_hidden_may_write_anything() -> None:
+    hidden = (
+        Program("trigger", "shop", "t", "", ref("heap"), "INSERT"),
+        Program("function", "shop", "f", ""),
+        Program("procedure", "shop", "p", "SELECT f(a) FROM temporary_table"),
+    )
+    catalog = replace(BARE, programs=hidden)
+    for text, what in (
+        ("INSERT INTO heap (a) VALUES (?)", "trigger shop.t"),
+        ("SELECT f(a) FROM heap", "function shop.f"),
+        ("CALL p()", "function shop.f"),
+    ):
+        found = register.writers([statement(text, catalog=catalog)], catalog).blind
+        assert [b.why for b in found if not b.programs] == [f"what it sets off cannot be read: body of {what}"]
 
 
 def test_a_trigger_that_writes_its_own_schema_only_when_named() -> None:

@@ -9,7 +9,7 @@ Limits: DynamoDB items of 400 KB (AWS, "Quotas in Amazon DynamoDB"); the shares 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -35,7 +35,7 @@ class Features:
     reads: int
     writes: int
     keyed: float
-    """By key or by a range within a key, or an insert; without join, subquery and aggregate."""
+    """By key or by a range within one value of a key, or an insert; without join, subquery and aggregate."""
     whole_key: float
     """By the whole of a unique key, or an insert; without join, subquery, aggregate and counting up."""
     joined: float
@@ -140,7 +140,7 @@ RULES: tuple[Rule, ...] = (
             Requirement("key sets", lambda f: f.key_sets, at_most=1, unit="sets"),
             _EXPIRES,
             Requirement("reads per write", lambda f: f.reads_per_write, at_least=5, unit="reads"),
-            Requirement("row size", lambda f: f.row_bytes, at_most=1_000_000, unit="bytes"),
+            Requirement("average row size", lambda f: f.row_bytes, at_most=1_000_000, unit="bytes"),
             _NO_FOREIGN_KEYS,
         ),
         "nothing survives a restart and eviction is silent: only rows that can be rebuilt may live there, which no statement shows",
@@ -163,7 +163,7 @@ RULES: tuple[Rule, ...] = (
             Requirement("key sets", lambda f: f.key_sets, at_most=5, unit="sets"),
             _JOINED,
             _AGGREGATED,
-            Requirement("row size", lambda f: f.row_bytes, at_most=400_000, unit="bytes"),
+            Requirement("average row size", lambda f: f.row_bytes, at_most=400_000, unit="bytes"),
             _NO_FOREIGN_KEYS,
         ),
         "the next question that somebody asks ad hoc has no key; transactions over several tables are limited, and are not seen here",
@@ -196,6 +196,7 @@ def advise(
     *,
     coverage_percent: float,
     coverage_limit: float,
+    holes: Collection[TableRef] = (),
 ) -> list[Advice]:
     """Advice for every table.
 
@@ -205,16 +206,20 @@ def advise(
         heats: of :func:`dbops.inventory.tables.activity`
         coverage_percent: executions that named statements explain
         coverage_limit: below it every answer is ``not decidable``; also the share of a table's executions that must have been understood
+        holes: tables whose rows changed although no known writer does that
     """
     touching = by_table(statements)
     return [
-        _advise(features(heat, touching.get(heat.table, ()), catalog), coverage_percent, coverage_limit)
+        _advise(
+            features(heat, touching.get(heat.table, ()), catalog), coverage_percent, coverage_limit, heat.table in holes
+        )
         for heat in heats
     ]
 
 
-def _advise(measured: Features, coverage_percent: float, coverage_limit: float) -> Advice:
-    if why := _undecidable(measured, coverage_percent, coverage_limit):
+def _advise(measured: Features, coverage_percent: float, coverage_limit: float, has_hole: bool) -> Advice:
+    why = _undecidable(measured, coverage_percent, coverage_limit)
+    if why := why or ("its rows change and nobody is known to do it" if has_hole else ""):
         return Advice(measured.table, "not decidable", (why,), "", (), measured)
     rejected: list[tuple[Store, str]] = []
     for rule in RULES:
@@ -288,16 +293,14 @@ def features(heat: TableHeat, statements: Iterable[Statement], catalog: Catalog)
         total = sum(s.executions for s in among)
         return 100 * sum(s.executions for s in among if holds(s)) / total if total else 0.0
 
-    keyed = [s for s in seen if s.alone and s.pattern.access_class in access.KEYED]
+    keyed = [s for s in seen if s.alone and _keyed(s)]
     return Features(
         table=table,
         verdict=heat.verdict,
         executions=sum(s.executions for s in seen),
         reads=sum(s.executions for s in reads),
         writes=sum(s.executions for s in seen if s.writes),
-        keyed=share(
-            lambda s: s.alone and (s.pattern.access_class in access.KEYED or s.pattern.access_class == "insert")
-        ),
+        keyed=share(lambda s: s.alone and (_keyed(s) or s.pattern.access_class == "insert")),
         whole_key=share(lambda s: s.alone and _whole(s)),
         joined=share(lambda s: bool(s.flags & {"join", "subquery"})),
         aggregated=share(lambda s: bool(s.flags & {"aggregate", "window"})),
@@ -306,7 +309,12 @@ def features(heat: TableHeat, statements: Iterable[Statement], catalog: Catalog)
             lambda s: s.writes and (s.statement.analysis.kind in ("update", "replace") or "upsert" in s.flags)
         ),
         by_time=share(
-            lambda s: any(p.operator == "range" and p.column.lower() in times for p in s.statement.analysis.predicates),
+            lambda s: any(
+                p.operator == "range"
+                and p.column.lower() in times
+                and (p.table is None or access.names(p.table, table, s.statement.schema))
+                for p in s.statement.analysis.predicates
+            ),
             reads,
         ),
         traversed=share(lambda s: "recursive" in s.flags or ("join" in s.flags and s.statement.tables() == {table})),
@@ -316,9 +324,25 @@ def features(heat: TableHeat, statements: Iterable[Statement], catalog: Catalog)
         size_bytes=definition.data_bytes + definition.index_bytes,
         foreign_keys=sum(table in (r.child, r.parent) for r in catalog.references),
         time_key=any(i.columns[0].lower() in times or i.columns[-1].lower() in times for i in definition.indexes),
-        expires=any(word in c.name.lower() for c in definition.columns for word in _EXPIRY),
+        expires=any(_says_expiry(c.name) for c in definition.columns),
         pairs=_pairs(table, definition, catalog),
     )
+
+
+def _keyed(seen: _Seen) -> bool:
+    """Whether a key-value store can be asked for it: a range over all keys, or an OR over two of them, is not within one key.
+
+    Deleting what has expired is what such a store does by itself.
+    """
+    pattern = seen.pattern
+    if pattern.access_class != "range":
+        return pattern.access_class in access.KEYED
+    by_age = seen.statement.analysis.kind == "delete" and _says_expiry(pattern.key[0])
+    return "index-merge" not in pattern.flags and (len(pattern.key) > 1 or by_age)
+
+
+def _says_expiry(column: str) -> bool:
+    return any(word in column.lower() for word in _EXPIRY)
 
 
 def _whole(seen: _Seen) -> bool:
@@ -339,8 +363,8 @@ def _pairs(table: TableRef, definition: mysql.Table, catalog: Catalog) -> bool:
 # -- what belongs together ---------------------------------------------------------------------------------------------------
 
 Tie = Literal["join", "write", "foreign key", "trigger"]
-"""join: read in one statement; write: one statement reads one and writes the other, or writes both; trigger: writing one fires a change of
-the other."""
+"""join: read in one statement, or in a function that it calls; write: one statement reads one and writes the other, or writes both;
+trigger: writing one fires a program that touches the other."""
 
 
 @dataclass(frozen=True)
@@ -359,8 +383,9 @@ def edges(statements: Iterable[Statement], catalog: Catalog) -> list[Edge]:
     """The join graph, the busiest edges first."""
     ties: dict[tuple[TableRef, TableRef], set[Tie]] = {}
     seen: dict[tuple[TableRef, TableRef], dict[str, int]] = {}
+    triggered = {p.table for p in catalog.programs if p.table}
     for statement in statements:
-        for pair, tie in _ties(statement, catalog):
+        for pair, tie in _ties(statement, catalog, triggered):
             ties.setdefault(pair, set()).add(tie)
             seen.setdefault(pair, {})[f"{statement.schema}.{statement.fingerprint}"] = statement.activity.executions
     for reference in catalog.references:
@@ -378,22 +403,27 @@ def edges(statements: Iterable[Statement], catalog: Catalog) -> list[Edge]:
     return sorted(found, key=lambda e: (-e.executions, e.a, e.b))
 
 
-def _ties(statement: Statement, catalog: Catalog) -> Iterator[tuple[tuple[TableRef, TableRef], Tie]]:
+def _ties(
+    statement: Statement, catalog: Catalog, triggered: set[TableRef]
+) -> Iterator[tuple[tuple[TableRef, TableRef], Tie]]:
     direct: set[TableRef] = set()
-    fired: set[TableRef] = set()
+    behind: dict[TableRef, set[str]] = {}
     for use in statement.uses:
         if use.table not in catalog.tables or use.access == "ddl":
             continue
         if not use.via or use.via.startswith("view "):
             direct.add(use.table)
-        elif use.via.startswith("trigger "):
-            fired.add(use.table)
+        elif not use.via.startswith("foreign key "):
+            behind.setdefault(use.table, set()).add(use.via.partition(" ")[0])
     written = statement.tables("write")
     for a, b in combinations(sorted(direct), 2):
         yield _pair(a, b), "write" if {a, b} & written else "join"
-    for target in direct & written:
-        for table in fired - {target}:
-            yield _pair(target, table), "trigger"
+    for target in direct:
+        for table in behind.keys() - {target}:
+            if target in written & triggered:
+                yield _pair(target, table), "trigger"
+            elif "trigger" not in behind[table]:
+                yield _pair(target, table), "write" if {target, table} & written else "join"
 
 
 def _pair(a: TableRef, b: TableRef) -> tuple[TableRef, TableRef]:

@@ -308,18 +308,31 @@ def _blind(statement: Statement, catalog: Catalog) -> Iterator[Blind]:
     why = ""
     if analysis.kind == "prepared" and programs:
         why = "it runs SQL that it builds itself (PREPARE): read the program"
-    elif analysis.kind == "call" and statement.unresolved:
-        why = f"the routine is not in the catalog: {', '.join(statement.unresolved)}"
+    elif unknown := [
+        name for name in statement.unresolved if analysis.kind == "call" and name.startswith("procedure ")
+    ]:
+        why = f"the routine is not in the catalog: {', '.join(unknown)}"
+    elif hidden := [name for name in statement.unresolved if name.startswith(("body of ", "dynamic SQL in "))]:
+        why = f"what it sets off cannot be read: {', '.join(hidden)}"
     elif analysis.kind in _WRITES and "truncated" in analysis.flags:
         why = "the text is cut: there may be more targets"
     elif analysis.kind in _WRITES and not statement.tables("write") - catalog.views.keys():
         why = (
             f"its target is not in the catalog: {', '.join(statement.unresolved) or analysis.reason or 'no name found'}"
         )
+    elif lost := _lost_targets(statement):
+        why = f"one of its targets is not in the catalog: {', '.join(lost)}"
     elif analysis.kind in _WRITES and "ambiguous-target" in analysis.flags:
         why = "which of the joined tables it writes only the schema can tell; all of them are listed"
     if why:
         yield Blind(statement.id, statement.text, why, programs)
+
+
+def _lost_targets(statement: Statement) -> list[str]:
+    """Tables that it names as targets and no definition has."""
+    named = ((name.schema or statement.schema, name.table) for name in statement.analysis.tables("write"))
+    written = (f"{schema}.{table}" if schema else table for schema, table in named)
+    return sorted(set(written) & set(statement.unresolved))
 
 
 def _holes(found: Sequence[Writer], catalog: Catalog, table_io: Iterable[RowCounts]) -> Iterator[Hole]:
