@@ -293,6 +293,22 @@ def test_a_digest_that_was_cut_takes_the_identity_of_its_whole_sample(history: H
     assert found.fingerprint == fingerprint("SELECT a, b, c FROM t")
 
 
+def test_a_cut_digest_of_several_statements_is_none_of_them(history: History) -> None:
+    """What the first sample was is not what all executions were: the tables behind the cut are not known."""
+    cut = digest(1, "SELECT `a` , `b` ,", truncated=True)
+    texts = ["SELECT a, b, c FROM t", "SELECT a, b, d FROM u"]
+    samples = [Sighting("sample", t, t, "shop", digest=cut.digest, last_seen=at(1)) for t in texts]
+    history.record("shop", shot(0, cut, samples[0]))
+    history.record(
+        "shop", shot(15, replace(cut, executions=9, last_seen=at(10)), replace(samples[1], last_seen=at(12)))
+    )
+    found = {o.text: o for o in history.window("shop", EVER, LATER)}
+    assert {text: (o.truncated, o.activity.executions) for text, o in found.items()} == {
+        "SELECT `a` , `b` ,": (True, 9), texts[0]: (False, 0), texts[1]: (False, 0),
+    }  # fmt: skip
+    assert found["SELECT `a` , `b` ,"].fingerprint == fingerprint(cut.text, is_digest=True, truncated=True)
+
+
 def test_routine_bodies_are_in_every_window_in_which_they_were_read(history: History) -> None:
     body = Sighting("routine", "procedure shop.p:x", "DELETE FROM t WHERE id = n", "shop", program="procedure shop.p")
     history.record("shop", shot(0, body))

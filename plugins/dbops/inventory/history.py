@@ -20,6 +20,7 @@ import tenacity
 from dbops import store
 from dbops.inventory.coverage import Coverage
 from dbops.inventory.deltas import IO, LOGS
+from dbops.inventory.fingerprint import fingerprint
 from dbops.inventory.model import COUNTERS, Activity, Snapshot, TableRef
 from dbops.inventory.past import newest_servers
 from dbops.inventory.recording import Recorded as Recorded
@@ -164,7 +165,8 @@ class History:
         is believed. Instances are added up.
         """
         with self.engine.connect() as connection:
-            seen = self._readings(spec, since, until).subquery()
+            shared = _shared_digests(connection, spec)
+            seen = self._readings(spec, since, until, shared).subquery()
             names = [seen.c[name] for name in ("fingerprint", "schema_name", "watch_id", "witness")]
             figures = connection.execute(
                 sa.select(
@@ -179,8 +181,8 @@ class History:
             grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
             for row in figures:
                 grouped[row["fingerprint"], row["schema_name"]].append(dict(row))
-            texts = self._texts(connection, spec)
-            places = self._places(connection, spec, since, until)
+            texts = self._texts(connection, spec) | {print_: of.text for print_, of in shared.items()}
+            places = self._places(connection, spec, since, until, shared)
             origins = self._origins(connection, spec)
         result = []
         for (print_, schema), rows in sorted(grouped.items()):
@@ -306,10 +308,13 @@ class History:
             .where(WATCH.c.spec == spec, SNAPSHOT.c.taken_at > since, SNAPSHOT.c.taken_at <= until)
         )
 
-    def _readings(self, spec: str, since: datetime, until: datetime) -> sa.Select[Any]:
+    def _readings(self, spec: str, since: datetime, until: datetime, shared: Mapping[str, _Shared]) -> sa.Select[Any]:
         """Sums per statement, witness and snapshot; digests and prepared statements are one witness, each log another."""
         witness = sa.case((KEY.c.source.in_(LOGS), KEY.c.source), else_="counters")
-        names = (KEY.c.fingerprint, KEY.c.schema_name, KEY.c.watch_id, witness.label("witness"), READING.c.snapshot_id)
+        print_ = _print_of(shared)
+        names = (
+            print_.label("fingerprint"), KEY.c.schema_name, KEY.c.watch_id, witness.label("witness"), READING.c.snapshot_id,
+        )  # fmt: skip
         query = sa.select(
             *names,
             *(sa.func.sum(READING.c[name]).label(name) for name in ("executions", *COUNTERS)),
@@ -317,13 +322,14 @@ class History:
             sa.func.min(READING.c.since).label("since"),
             sa.func.max(READING.c.until).label("until"),
         )
-        return self._window(query, spec, since, until).group_by(*names[:3], witness, READING.c.snapshot_id)
+        return self._window(query, spec, since, until).group_by(print_, *names[1:3], witness, READING.c.snapshot_id)
 
     def _places(
-        self, connection: sa.Connection, spec: str, since: datetime, until: datetime
+        self, connection: sa.Connection, spec: str, since: datetime, until: datetime, shared: Mapping[str, _Shared]
     ) -> dict[tuple[str, str], set[tuple[str, str]]]:
         """(instance, source) per statement."""
-        query = sa.select(KEY.c.fingerprint, KEY.c.schema_name, WATCH.c.instance, KEY.c.source).distinct()
+        print_ = _print_of(shared).label("fingerprint")
+        query = sa.select(print_, KEY.c.schema_name, WATCH.c.instance, KEY.c.source).distinct()
         found: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
         for row in connection.execute(self._window(query, spec, since, until)):
             found[row.fingerprint, row.schema_name].add((row.instance, row.source))
@@ -345,6 +351,49 @@ class History:
         for row in connection.execute(sa.select(ORIGIN).where(ORIGIN.c.spec == spec)):
             found[row.fingerprint, row.schema_name][row.kind].add(row.value)
         return found
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """A cut digest of which several whole texts were seen."""
+
+    text: Mapping[str, Any]
+    key_ids: list[int]
+
+
+def _shared_digests(connection: sa.Connection, spec: str) -> dict[str, _Shared]:
+    """Fingerprint of the cut text -> digests that have the identity of the first whole sample, and are that of other statements too.
+
+    What they count is nobody's in particular.
+    """
+    texts = sa.and_(TEXT.c.spec == WATCH.c.spec, TEXT.c.fingerprint == KEY.c.fingerprint, TEXT.c.source == KEY.c.source)
+    query = (
+        sa.select(KEY.c.key_id, KEY.c.digest, KEY.c.schema_name, KEY.c.fingerprint, TEXT.c.text, TEXT.c.is_digest, TEXT.c.truncated)
+        .join_from(KEY, WATCH, KEY.c.watch_id == WATCH.c.watch_id)
+        .join(TEXT, texts)
+        .where(WATCH.c.spec == spec, KEY.c.digest.is_not(None))
+    )  # fmt: skip
+    whole: dict[tuple[str, str], set[str]] = defaultdict(set)
+    cut = sa.and_(KEY.c.source == "digest", TEXT.c.truncated)
+    digests = connection.execute(query.where(cut)).all()
+    if not digests:
+        return {}
+    for row in connection.execute(query.where(KEY.c.source.in_(("sample", "history")), sa.not_(TEXT.c.truncated))):
+        whole[row.digest, row.schema_name].add(row.fingerprint)
+    found: dict[str, _Shared] = {}
+    for row in digests:
+        known = whole[row.digest, row.schema_name]
+        if len(known) > 1 and row.fingerprint in known:
+            print_ = fingerprint(row.text, is_digest=True, truncated=True)
+            text = {"text": row.text, "is_digest": row.is_digest, "truncated": row.truncated}
+            found.setdefault(print_, _Shared(text, [])).key_ids.append(row.key_id)
+    return found
+
+
+def _print_of(shared: Mapping[str, _Shared]) -> sa.ColumnElement[Any]:
+    if not shared:
+        return KEY.c.fingerprint
+    return sa.case(*((KEY.c.key_id.in_(of.key_ids), print_) for print_, of in shared.items()), else_=KEY.c.fingerprint)
 
 
 def _refuse_second_name(connection: sa.Connection, spec: str, snapshot: Snapshot, others: Collection[str]) -> None:

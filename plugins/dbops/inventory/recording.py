@@ -306,7 +306,9 @@ class Recording:
 
     def _insert_readings(self, found: Deltas) -> int:
         of_digest = {
-            (s.schema, s.digest): self.prints[name_of(s)] for s in self.snapshot.sightings if s.source == "digest"
+            (s.schema, s.digest): self.prints[name_of(s)]
+            for s in self.snapshot.sightings
+            if s.source == "digest" and not s.truncated
         }
         rows: dict[int, dict[str, Any]] = {}
         for delta in found.items:
@@ -315,7 +317,7 @@ class Recording:
                 continue
             if sighting.source == "routine" and (sighting.program or "").startswith("view "):
                 continue  # a definition, not a statement: known only to recognise digests
-            # The digest's own reading says all that a sample of the same statement could.
+            # The digest's own reading says all that a sample of the same statement could; one that was cut may turn out to be shared.
             if delta.executions is None and of_digest.get((sighting.schema, sighting.digest)) == self.prints[name]:
                 continue
             key_id = self.past.keys[name].key_id
