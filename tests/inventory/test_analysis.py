@@ -182,6 +182,15 @@ def test_unwatched_time_before_a_restart_is_not_silence() -> None:
     assert "cold" not in {h.verdict for h in found.heats}
 
 
+def test_unwatched_time_before_the_event_counters_were_truncated_is_not_silence() -> None:
+    for reset, watched in (
+        ("events: 3 event counters went down", False),
+        ("digests: the digest table was truncated", True),
+    ):
+        found = analysed(intervals=[replace(interval(), coverage=replace(interval().coverage, resets=(reset,)))])
+        assert (found.window.watched >= 34 * DAY) is watched
+
+
 def test_a_failover_and_back_loses_no_more_than_the_last_interval() -> None:
     hours = [shop.NOW - timedelta(hours=n) for n in (900, 2, 1, 0)]
     ledgers = [interval().coverage] * 3

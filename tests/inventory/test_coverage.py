@@ -153,6 +153,22 @@ def test_what_a_truncate_discarded_is_counted() -> None:
     assert balanced(ledger)
 
 
+def test_digests_and_event_counters_truncated_together_leave_time_that_nobody_counted() -> None:
+    ledger = coverage(shot(0, digest("a", 10), sql=10), shot(15, digest("b", 4, first_seen=T0), sql=4))
+    assert [reset.split(":")[0] for reset in ledger.resets] == ["digests", "events"]
+    (gap,) = [gap for gap in ledger.gaps if gap.what == "the time before a TRUNCATE"]
+    assert "what ran between 2026-05-04 03:00:00 UTC and then is not known" in gap.why
+    assert (ledger.explained, balanced(ledger)) == (4, True)
+
+
+def test_no_gap_is_larger_than_what_ran() -> None:
+    """On a busy server the rows are read after the counters, here all of them of a view; and our own may have been forgotten."""
+    busy = coverage(shot(0), shot(15, digest("view", 110, program="view s.v"), sql=100))
+    assert (busy.executions_total, busy.explained, gaps(busy)) == (100, 0, {"statements over views": 100})
+    emptied = coverage(shot(0, sql=50, own_after=9), shot(15, sql=3, own_executions=2))
+    assert (emptied.executions_total, emptied.own, emptied.named_digest, emptied.explained) == (0, 3, 0, 0)
+
+
 def test_digests_truncated_before_the_first_snapshot() -> None:
     ledger = coverage(None, shot(0, digest("b", 4), sql=34))
     assert gaps(ledger) == {"statements before the first snapshot": 30}

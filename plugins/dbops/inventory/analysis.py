@@ -223,8 +223,8 @@ def _stale(spec: InventorySpec, evidence: Evidence) -> dict[str, datetime | None
 def _watched_since(spec: InventorySpec, intervals: Sequence[Interval]) -> datetime | None:
     """Since when every instance was watched without a break.
 
-    An interval begins with the snapshot before it. After a long one in which the server restarted (or was replaced) nobody knows what ran
-    before the restart, so watching begins anew; as it does after one in which the server did not count all that ran.
+    An interval begins with the snapshot before it. After a long one in which the server restarted or was replaced, or its event counters
+    were truncated, nobody knows what ran before that, so watching begins anew; as it does after one in which not all was counted.
     """
     first: dict[str, datetime] = {}
     last: dict[str, datetime] = {}
@@ -238,7 +238,10 @@ def _watched_since(spec: InventorySpec, intervals: Sequence[Interval]) -> dateti
         # Of a server that takes over, or that answers again after another one, the interval may begin elsewhere.
         begin = last.get(interval.instance, interval.since or interval.until)
         last[interval.instance] = interval.until
-        lost = any(reset.startswith("server") for reset in interval.coverage.resets) and interval.until - begin > long
+        lost = (
+            any(reset.startswith(("server", "events")) for reset in interval.coverage.resets)
+            and interval.until - begin > long
+        )
         if lost or interval.instance not in first:
             first[interval.instance] = interval.until if lost else begin
     return max(first.values(), default=None)

@@ -85,6 +85,7 @@ def coverage(
         ),
     ]  # fmt: skip
     # The gaps that the snapshot itself brought describe sources; their executions are counted here.
+    gaps = [*current.gaps, *_within(ledger.total, gaps[len(current.gaps) :])]
     hidden = sum(gap.executions or 0 for gap in gaps[len(current.gaps) :])
     if not definitions_known and ledger.total > hidden:
         gaps.append(_unknown_views(ledger.total - hidden))
@@ -156,6 +157,7 @@ class _Ledger:
 
     def __init__(self, previous: Snapshot | None, current: Snapshot, found: Deltas) -> None:
         self.found = found
+        self.previous_at = previous.taken_at if previous else None
         events = found.event_counts
         self.errors = events.get("statement/sql/error", 0)
         self.prepared = events.get("statement/com/Execute", 0)
@@ -169,7 +171,8 @@ class _Ledger:
             # Counters that were truncated apart from the digest table show less than it: then its sum is the better total.
             top_level, excess = top_level + excess, 0
         # The connection's own counters are exact; marks show what other connections of ours sent and nobody told of.
-        self.own = max(_own_by_connection(previous, current, found), marked)
+        self.own = min(max(_own_by_connection(previous, current, found), marked), top_level)
+        marked = min(marked, self.own)
         self.total = top_level - self.own + self.prepared + self.in_programs
 
         discarded = max(top_level - in_rows - found.null_row, 0)
@@ -179,7 +182,7 @@ class _Ledger:
         in_null_row = min(hidden - in_discarded, found.null_row)
         self.discarded, self.null_row = discarded - in_discarded, found.null_row - in_null_row
         # On a busy server the rows are read a moment after the counters: the next interval has what is too much here.
-        self.named = in_rows - excess - (self.own - in_discarded - in_null_row)
+        self.named = max(in_rows - excess - (self.own - in_discarded - in_null_row), 0)
         self.first = is_first_sight(previous, current)
         self.whole_samples = {
             (s.schema, s.digest) for s in current.sightings if s.source == "sample" and not s.truncated and s.digest
@@ -197,6 +200,12 @@ class _Ledger:
             )  # fmt: skip
         if self.discarded:
             yield _discarded_gap(self.found, self.first, self.discarded)
+        if self.found.was_reset("events") and self.found.was_reset("digests"):
+            yield Gap(
+                "the time before a TRUNCATE", "the digest table and the event counters were truncated: what ran between"
+                f" {self.previous_at:%Y-%m-%d %H:%M:%S} UTC and then is not known",
+                "take a snapshot before truncating them, or do not truncate the event counters", "none",
+            )  # fmt: skip
         if self.found.was_reset("events"):
             yield Gap(
                 "part of the prepared statements and of statements in programs", "the event counters were truncated",
@@ -284,6 +293,14 @@ class _Ledger:
         """A whole sample proves one execution of a cut digest, not that the others were the same statement."""
         sighting = delta.sighting
         return sighting.truncated and sighting.executions != 1 and not self._is_cut(delta) and not self._merged(delta)
+
+
+def _within(total: int, gaps: Iterable[Gap]) -> Iterable[Gap]:
+    """The gaps, their executions together no more than ran: rows that were read after the counters may have more."""
+    for gap in gaps:
+        hidden = None if gap.executions is None else min(gap.executions, total)
+        total -= hidden or 0
+        yield replace(gap, executions=hidden)
 
 
 def _own_by_connection(previous: Snapshot | None, current: Snapshot, found: Deltas) -> int:
