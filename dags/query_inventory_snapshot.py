@@ -2,8 +2,9 @@
 ### query_inventory_snapshot
 
 Every 15 minutes, reads the statement counters of every instance, and the part of its logs that is new, into the history of
-`query_inventory`. It only reads, takes a second or two an instance, and prepares nothing: MySQL forgets its counters at a restart, a
-failover or a TRUNCATE, and prepared statements when they are closed; the history does not.
+`query_inventory`. It only reads, and takes a second or two an instance: MySQL forgets its counters at a restart, a failover or a
+TRUNCATE, and prepared statements when they are closed; the history does not. New statements of a log are checked for MySQL 8.0 while
+their text is at hand: by PREPARE on the spec's 8.0 server, if it has one.
 
 | parameter | meaning |
 |---|---|

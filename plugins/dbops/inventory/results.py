@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +30,10 @@ _alarm = sa.table(
 
 Alarm = tuple[str, str, str]
 """(fingerprint, default schema or '', table that it writes)."""
+
+
+LOG_ONLY = " (log)"
+"""End of the target of trials that a log's texts had between two full snapshots: they have no plan."""
 
 
 class Results:
@@ -63,11 +68,17 @@ class Results:
             return {(row.fingerprint, row.schema_name) for row in connection.execute(query)}
 
     def trials(self, spec: str) -> dict[Key, Trial]:
-        """The newest trial of every statement."""
+        """The newest trial of every statement, with the plan of the last that looked for one."""
         query = sa.select(_trial).where(_trial.c.spec == spec).order_by(_trial.c.tried_at)
         with self.engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
-        return {(row["fingerprint"], row["schema_name"]): Trial.of(row["plan"], row["findings"]) for row in rows}
+        found: dict[Key, Trial] = {}
+        for row in rows:
+            key, trial = (row["fingerprint"], row["schema_name"]), Trial.of(row["plan"], row["findings"])
+            if row["target"].endswith(LOG_ONLY) and key in found:
+                trial = replace(trial, plan=found[key].plan)
+            found[key] = trial
+        return found
 
     def save_analysis(self, spec: str, run: str, until: datetime, document: Mapping[str, Any]) -> None:
         """Keep what a run concluded; the same run again replaces it."""

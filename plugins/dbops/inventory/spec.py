@@ -131,5 +131,5 @@ class InventorySpec(Spec):
 
     @property
     def writer(self) -> InstanceSpec:
-        """The instance whose catalog is read: the first."""
+        """The instance whose catalog is read while it answers: the first."""
         return self.instances[0]

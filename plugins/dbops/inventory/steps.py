@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import MySQLdb
 import sqlalchemy as sa
 
 from dbops.inventory import analysis, catalog, snapshot, trials
 from dbops.inventory.history import History, Recorded
 from dbops.inventory.log_sources import CloudWatchLogs, Files, LogSource, RdsLogs, Reading
 from dbops.inventory.logs import LogFormatError, LogKind
-from dbops.inventory.model import Catalog, Gap, Program, Sighting, Snapshot, hides_views
-from dbops.inventory.results import Alarm, Results
+from dbops.inventory.model import NO_VIEWS, Catalog, Gap, Program, Sighting, Snapshot, hides_views
+from dbops.inventory.results import LOG_ONLY, Alarm, Results
 from dbops.inventory.spec import FileLog, InstanceSpec, InventorySpec, Log, RdsLog
 
 TURN_WAIT_S = 300
@@ -57,7 +58,7 @@ def take_snapshot(
         name: of the instance in the spec
         clock: gives naive UTC; asked when it is this snapshot's turn
         full: also read the bodies of stored programs and views, and try every new raw text (EXPLAIN here, PREPARE on the 8.0 server); the
-            first snapshot of an instance always does
+            first snapshot of an instance always does. What is new in a log is always tried on the 8.0 server: nobody reads it again
 
     Raises:
         MySQLdb.Error: the instance cannot be reached; nothing is recorded
@@ -90,7 +91,7 @@ def _take(
         bodies: tuple[Program, ...] = ()
         gaps: list[Gap] = []
         if full:
-            definitions, gaps = catalog.read(conn)
+            definitions, gaps = _definitions(conn)
             bodies = programs(definitions)
             if spec.keep_samples:
                 seen = snapshot.take(conn, name, clock())
@@ -98,6 +99,8 @@ def _take(
                 trial = _try(services, spec, instance, seen, definitions, results)
         now = clock()  # trying thousands of texts takes longer than the history lets a clock be wrong
         shot = snapshot.take(conn, name, now, catalog_programs=bodies, own_executions=trial.sent)
+    if logged and not full and spec.keep_samples:
+        trial = _try(services, spec, instance, replace(shot, sightings=logged), None, results)
     if not spec.keep_samples:
         shot = replace(shot, sightings=tuple(s for s in shot.sightings if s.source not in ("sample", "history")))
     shot = replace(
@@ -111,6 +114,15 @@ def _take(
     recorded = history.record(spec.name, shot, [i.name for i in spec.instances if i.name != name])
     results.add_trials(spec.name, now, trial.target, trial.found)
     return Taken(recorded, len(shot.sightings), len(trial.found), shot.gaps)
+
+
+def _definitions(conn: Any) -> tuple[Catalog, list[Gap]]:
+    """The catalog; empty, with a gap, where not even its beginning can be read: that must not cost a snapshot."""
+    try:
+        return catalog.read(conn)
+    except MySQLdb.Error as error:
+        fix = "see the error; the next full snapshot tries again"
+        return Catalog({}, {}, (), (), False), [Gap(NO_VIEWS, f"not readable: {error}"[:300], fix)]
 
 
 class Busy(RuntimeError):
@@ -161,15 +173,27 @@ def _try(
     spec: InventorySpec,
     instance: InstanceSpec,
     seen: Snapshot,
-    definitions: Catalog,
+    definitions: Catalog | None,
     results: Results,
 ) -> _Tried:
+    """Try what is new; without definitions nothing is explained. Whatever goes wrong with it must not cost the snapshot."""
     upgraded, gaps = _upgraded(services, spec)
     try:
         target = upgraded.get_server_info() if upgraded is not None else ""
         known = results.tried(spec.name, seen.taken_at - TRY_AGAIN, target)
+        if definitions is None:
+            target += LOG_ONLY
+            known |= results.tried(spec.name, seen.taken_at - TRY_AGAIN, target)
+        found: dict[trials.Key, trials.Trial] = {}
         with trials.Explainer(lambda: services.instance(instance.connection)) as explainer:
-            found = trials.run(seen, known, trials.if_harmless(explainer, definitions), trials.checker(upgraded))
+            explain = (lambda text, schema: None) if definitions is None else trials.if_harmless(explainer, definitions)
+            try:
+                trials.run(seen, known, explain, trials.checker(upgraded), found)
+            except Exception as error:  # whatever a driver or a plan's odd shape raises is the answer here
+                gaps = (*gaps, Gap(
+                    "plans and upgrade checks of some statements", f"after {len(found)}: {type(error).__name__}: {error}"[:300],
+                    "see the error; the next full snapshot goes on with the rest",
+                ))  # fmt: skip
             return _Tried(found, target, explainer.sent, tuple(explainer.own), gaps)
     finally:
         with suppress(Exception):
@@ -278,8 +302,7 @@ def analyse(
     history.migrate()
     since = until - timedelta(days=window_days or spec.window_days)
     usual = not window_days or window_days == spec.window_days
-    with closing(services.instance(spec.writer.connection)) as conn:
-        definitions, gaps = catalog.read(conn)
+    definitions, gaps = _definitions_of_any(services, spec)
     before = results.analysis_before(spec.name, run, until) if usual else None
     return analysis.analyse(
         spec,
@@ -320,6 +343,28 @@ def told(services: Services, found: analysis.Inventory, run: str, changes: Itera
 
 def _alarms(change: analysis.Change) -> set[Alarm]:
     return {(*change.statement, str(table)) for table in change.writes}
+
+
+def _definitions_of_any(services: Services, spec: InventorySpec) -> tuple[Catalog, list[Gap]]:
+    """The catalog of the first instance that answers; they all have the same definitions.
+
+    Raises what the first one raised when none answers.
+    """
+    gaps: list[Gap] = []
+    failed: MySQLdb.Error | None = None
+    for instance in spec.instances:
+        try:
+            with closing(services.instance(instance.connection)) as conn:
+                definitions, found = catalog.read(conn)
+        except MySQLdb.Error as error:
+            failed = failed or error
+            gaps.append(Gap(
+                f"definitions on instance {instance.name}", f"{type(error).__name__}: {error}"[:300],
+                "start that instance or correct its connection; those of another instance are used until then",
+            ))  # fmt: skip
+        else:
+            return definitions, [*found, *gaps]
+    raise failed or ValueError(f"spec {spec.name} names no instance")
 
 
 def keep(services: Services, found: analysis.Inventory, run: str) -> None:

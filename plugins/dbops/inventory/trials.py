@@ -49,6 +49,7 @@ def run(
     known: Collection[Key],
     explain: Callable[[str, str | None], Plan | None],
     check: Callable[[str, str | None], list[Finding]],
+    tried: dict[Key, Trial] | None = None,
 ) -> dict[Key, Trial]:
     """Try every statement of the snapshot that has a raw text and is not in `known`, once.
 
@@ -57,8 +58,9 @@ def run(
         known: statements that were tried before
         explain: (text, schema) -> plan or None
         check: (text, schema) -> findings
+        tried: filled one by one, so that what was tried is there when an error breaks off the rest
     """
-    tried: dict[Key, Trial] = {}
+    tried = {} if tried is None else tried
     for key, sighting in _raw(snapshot):
         if key not in known and key not in tried:
             plan = explain(sighting.text, sighting.schema)
