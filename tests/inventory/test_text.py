@@ -81,6 +81,7 @@ def test_versioned_comments_are_code():
         ("SELECT 'cut after a backslash\\", "SELECT ?"),
         ("INSERT INTO `t` VALUES (...) /* , ... */", "INSERT INTO `t` VALUES (...) /* , ... */"),
         ("SELECT t1.c2 FROM 2020_t", "SELECT t1.c2 FROM 2020_t"),
+        ("SELECT 0XAB, a FROM t WHERE b = (1).5", "SELECT ?, a FROM t WHERE b = (?)?"),
         ("", ""),
     ],
 )  # fmt: skip
