@@ -222,6 +222,8 @@ def _column(index: int, name: str, kind: str) -> tuple[str, str, str]:
         return quoted, variable, f"{quoted} = CONVERT({variable} USING utf8mb4)"
     if kind in ("enum", "set"):  # by number: labels are compared in the character set of the column
         return f"{quoted} + 0", variable, f"{quoted} = {variable} + 0"
+    if kind == "bit":  # its bytes leave without the escapes that a tab or a line feed among them needs
+        return f"{quoted} + 0", variable, f"{quoted} = CAST({variable} AS UNSIGNED)"
     return (f"{quoted} + 0e0" if kind == "float" else quoted), quoted, ""  # a FLOAT as text has six digits
 
 

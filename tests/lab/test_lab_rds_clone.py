@@ -10,9 +10,9 @@ from lab.rds.server import Server
 
 TABLE = """CREATE TABLE d.t (id BIGINT AUTO_INCREMENT PRIMARY KEY, a INT, f FLOAT, j JSON, e ENUM('x', 'é'), b VARBINARY(20),
 s VARCHAR(400), l VARCHAR(20) CHARACTER SET latin1,
-g INT GENERATED ALWAYS AS (a + 1), bt BIT(9), p POINT, d DATETIME DEFAULT '0000-00-00')"""
+g INT GENERATED ALWAYS AS (a + 1), bt BIT(64), p POINT, d DATETIME DEFAULT '0000-00-00')"""
 ROWS = """INSERT INTO d.t (a, f, j, e, b, s, l, bt, p) VALUES
-(1, RAND() * 1e6, JSON_OBJECT('k', 'é'), 2, x'00FF0A095C27', 'é\\n\\t\\\\😀', 'ü', 300, POINT(1, 2)),
+(1, RAND() * 1e6, JSON_OBJECT('k', 'é'), 2, x'00FF0A095C27', 'é\\n\\t\\\\😀', 'ü', 0xFF000000090A5C00, POINT(1, 2)),
 (2, 1/7, NULL, '', '', '', NULL, 0, NULL)"""
 SUM = """SELECT MD5(GROUP_CONCAT(CONCAT_WS('#', id, a, IFNULL(f + 0e0, 'N'), IFNULL(j, 'N'),
 IFNULL(e + 0, 'N'), IFNULL(HEX(b), 'N'), HEX(s), IFNULL(HEX(l), 'N'), g, bt + 0, IFNULL(HEX(p), 'N'), d) ORDER BY id)) FROM d.t"""
