@@ -237,6 +237,9 @@ def test_what_ran_before_the_first_snapshot_does_not_outweigh_what_was_watched()
     first = replace(interval(4000, 4000), since=None, until=shop.NOW - 36 * DAY)
     found = analysed(READ, intervals=[first, interval(2, 32)])
     assert found.window.coverage_percent == pytest.approx(6.25)
+    # The picture shows what the figure says.
+    shown = summary._coverage_chart(found).vega["data"]["values"]
+    assert {row["what"]: row["executions"] for row in shown} == {"named statements": 2, "other gaps": 30}
 
 
 def test_a_known_statement_that_becomes_a_writer_is_an_alarm_and_one_that_comes_back_is_not() -> None:

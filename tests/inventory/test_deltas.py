@@ -131,6 +131,14 @@ def test_a_start_that_only_seems_to_move_is_no_restart(shift: timedelta) -> None
     assert resets(shot(0, digest("a", 5)), shot(15, digest("a", 6), started=STARTED + shift)) == ()
 
 
+def test_a_server_that_was_slow_to_answer_just_after_its_start_has_not_restarted() -> None:
+    """Its Uptime was read 20 s after its clock: the start seemed earlier then than it does now."""
+    before = shot(0, digest("a", 5), started=at(-40) - timedelta(seconds=20))
+    now = shot(15, digest("a", 6), started=at(-40))
+    assert resets(before, now) == ()
+    assert one(before, now).executions == 1
+
+
 def test_truncated_event_counters() -> None:
     before = shot(0, event_counts={"statement/sql/select": 50, "statement/sql/insert": 2})
     found = deltas(before, shot(15, event_counts={"statement/sql/select": 3}))

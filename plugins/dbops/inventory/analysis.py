@@ -112,7 +112,7 @@ def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
     catalog = replace(everything, tables={t: d for t, d in everything.tables.items() if _is_judged(spec, t)})
     table_io = [io for io in evidence.table_io if _is_judged(spec, io.table)]
     statements = [_statement(seen, everything) for seen in evidence.observed]
-    coverage = combined(_watched(evidence.intervals))
+    coverage = combined([i.coverage for i in watched(evidence.intervals)])
     stale = _stale(spec, evidence)
     # An instance that nobody watched to the end may have run anything.
     percent = 0.0 if stale or not coverage.measured else coverage.explained_percent
@@ -197,12 +197,10 @@ def _findings(statement: Statement, trial: Trial | None) -> list[Finding]:
     return list(trial.findings) if trial else upgrade.check_statement(statement)
 
 
-def _watched(intervals: Sequence[Interval]) -> list[Coverage]:
-    """Ledgers of the watched time. What was counted before the first snapshot may be years of it, and tells of another time."""
-    watched = [
-        i.coverage for i in intervals if i.since is not None and i.coverage.measured and i.coverage.executions_total
-    ]
-    return watched or [i.coverage for i in intervals]
+def watched(intervals: Sequence[Interval]) -> list[Interval]:
+    """Those of the watched time. What was counted before the first snapshot may be years of it, and tells of another time."""
+    found = [i for i in intervals if i.since is not None and i.coverage.measured and i.coverage.executions_total]
+    return found or list(intervals)
 
 
 def _uncounted(intervals: Sequence[Interval]) -> list[Gap]:

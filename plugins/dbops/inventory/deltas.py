@@ -23,8 +23,9 @@ LOGS = ("slow_log", "general_log")
 IO = ("fetched", "inserted", "updated", "deleted")
 # Uptime has whole seconds, and so the start that is computed from it moves by as much.
 START_JITTER = timedelta(seconds=2)
-# Between the server's clock, which says when it started, and ours, which says when a snapshot was taken.
-CLOCK_SKEW = timedelta(hours=1)
+# Between the server's clock, which says when it started, and ours, which says when a snapshot was taken: a snapshot refuses more than a
+# minute. Uptime may be read a while after the clock, which moves the start back: more tolerance would take the next for a restart.
+CLOCK_SKEW = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)

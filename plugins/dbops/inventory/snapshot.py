@@ -242,6 +242,6 @@ def _texts(found: Statements) -> list[Gap]:
     if found.without_text:
         gaps.append(
             Gap("digests without text", "the server shows a digest and no text for it", "raise max_digest_length and"
-                " performance_schema_max_digest_length above 0, together", f"{RESTART}; memory", found.without_text)
+                " performance_schema_max_digest_length above 0, together; the ledger counts them as truncated", f"{RESTART}; memory")
         )  # fmt: skip
     return gaps

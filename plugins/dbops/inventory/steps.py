@@ -190,8 +190,10 @@ def _try(
             try:
                 trials.run(seen, known, explain, trials.checker(upgraded), found)
             except Exception as error:  # whatever a driver or a plan's odd shape raises is the answer here
+                # Only a server's message is told: any other may hold the text that was tried.
+                said = f": {error}" if isinstance(error, MySQLdb.OperationalError) else ""
                 gaps = (*gaps, Gap(
-                    "plans and upgrade checks of some statements", f"after {len(found)}: {type(error).__name__}: {error}"[:300],
+                    "plans and upgrade checks of some statements", f"after {len(found)}: {type(error).__name__}{said}"[:300],
                     "see the error; the next full snapshot goes on with the rest",
                 ))  # fmt: skip
             return _Tried(found, target, explainer.sent, tuple(explainer.own), gaps)

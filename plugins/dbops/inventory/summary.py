@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from dbops.inventory.analysis import Change, Inventory, classes
+from dbops.inventory.analysis import Change, Inventory, classes, watched
 from dbops.inventory.model import Gap, Statement, TableRef
 from dbops.reports import Chart, Code, Figure, Report, Section, Table, Text, Verdict
 
@@ -128,7 +128,7 @@ def _coverage_chart(found: Inventory) -> Chart:
 
     rows: list[dict[str, Any]] = []
     by_instance: dict[str, Counter[str]] = {}
-    for interval in found.intervals:
+    for interval in watched(found.intervals):
         ledger = interval.coverage
         counts = by_instance.setdefault(interval.instance, Counter())
         counts["named statements"] += ledger.explained
@@ -152,7 +152,7 @@ def _coverage_chart(found: Inventory) -> Chart:
     )
     return Chart(
         title="Coverage: which executions have a name", vega=chart.to_dict(),
-        note="counted by the server itself (events_statements_summary_global_by_event_name), summed over every interval between snapshots",
+        note="counted by the server itself (events_statements_summary_global_by_event_name), summed over the intervals of the figure above",
     )  # fmt: skip
 
 
