@@ -11,7 +11,7 @@ import MySQLdb
 import pytest
 
 from dbops.inventory import text as sqltext
-from dbops.inventory import upgrade
+from dbops.inventory import trials, upgrade
 from lab import config, mysql, processes
 from tests.inventory.upgrade_probes import PROBES, SCHEMA
 
@@ -47,7 +47,7 @@ def fresh(conn: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def servers(lab_is_up: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Name -> root connection of a server that only this module uses."""
     made: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -158,6 +158,25 @@ def test_a_lost_connection_is_no_answer(servers: dict[str, Any]) -> None:
     servers["mysql80"].query(f"KILL {conn.thread_id()}")
     with pytest.raises(MySQLdb.OperationalError):
         upgrade.check_on_server(conn, "SELECT 1")
+
+
+def test_a_statement_that_costs_the_connection_does_not_stand_before_the_rest(servers: dict[str, Any]) -> None:
+    """Longer than max_allowed_packet: the server hangs up. Where that is recorded, the next time begins behind it."""
+    servers["mysql80"].query("SET GLOBAL max_allowed_packet = 1048576")
+    try:
+        check = trials.checker(mysql.root_connection("mysql80"))
+        assert check("SELECT 1", None) == []
+        long = "SELECT PASSWORD('a'), '" + "x" * (3 << 20) + "'"
+        found = check(long, None)
+        assert [(f.severity, f.by) for f in found] == [("not checked", "server"), ("breaks", "rule")]
+        with pytest.raises(MySQLdb.Error):
+            check("SELECT 2", None)
+        with trials.Explainer(lambda: mysql.root_connection("mysql80")) as explain:
+            assert explain("SELECT 1", None) is not None
+            assert explain(long.replace("PASSWORD", "MD5"), None) is None
+            assert explain("SELECT 3", None) is not None
+    finally:
+        servers["mysql80"].query("SET GLOBAL max_allowed_packet = DEFAULT")
 
 
 def test_placeholders_of_a_prepared_statement_are_no_obstacle(servers: dict[str, Any]) -> None:

@@ -70,10 +70,26 @@ def run(
 
 
 def checker(conn: Any | None) -> Callable[[str, str | None], list[Finding]]:
-    """The upgrade check on an 8.0 server, or by rules alone when there is none."""
+    """The upgrade check on an 8.0 server, or by rules alone when there is none.
+
+    A statement over which the connection is lost (too long for max_allowed_packet, a crash of that release) is ``not checked``, so that
+    it does not stand before the rest again the next time; the one after it raises MySQLdb.Error.
+    """
     if conn is None:
         return lambda text, schema: upgrade.check(text)
-    return lambda text, schema: upgrade.check_on_server(conn, text, schema=schema)
+
+    def check(text: str, schema: str | None) -> list[Finding]:
+        import MySQLdb
+
+        conn.ping()  # what was lost before is not this statement's doing
+        try:
+            return upgrade.check_on_server(conn, text, schema=schema)
+        except MySQLdb.Error as error:
+            why = f"the connection was lost: {error.args[0]}: {error.args[-1]}"
+            lost = Finding("server", "not checked", why, "try it by hand on a server of that release", "server")
+            return [lost, *upgrade.check(text)]
+
+    return check
 
 
 def if_harmless(
@@ -121,17 +137,17 @@ class Explainer:
                 self._conn.close()
 
     def __call__(self, text: str, schema: str | None) -> Plan | None:
-        """The plan, or None where there is none to have: another kind of statement, or a table or privilege that is missing.
+        """The plan, or None where there is none to have: another kind of statement, a table or privilege that is missing, a lost connection.
 
-        Raises MySQLdb.Error when the connection is lost.
+        Raises MySQLdb.Error when no session is to be had.
         """
         import MySQLdb
 
         if not access.explainable(text):
             return None
         statement = f"EXPLAIN FORMAT=JSON {text}"
+        conn = self._session()
         try:
-            conn = self._session()
             if schema:
                 conn.select_db(schema)
             self._send(conn, statement)
@@ -141,16 +157,17 @@ class Explainer:
             found = conn.store_result().fetch_row()
         except MySQLdb.Error as error:
             if error.args[0] in access.CONNECTION_LOST:
-                raise
+                self._conn = None  # the next statement has a new one
             return None
         return access.read_plan(json.loads(found[0][0]))
 
     def _session(self) -> Any:
         if self._conn is None:
-            self._conn = self._connect()
+            conn = self._connect()
             # In one statement, which no application sends: the history must not take theirs for ours. 5.7.12 only knows the old name.
-            mode = "tx_read_only" if self._conn.get_server_info().startswith("5.") else "transaction_read_only"
-            self._send(self._conn, f"SET SESSION max_execution_time = {self._timeout_ms}, SESSION {mode} = 1")
+            mode = "tx_read_only" if conn.get_server_info().startswith("5.") else "transaction_read_only"
+            self._send(conn, f"SET SESSION max_execution_time = {self._timeout_ms}, SESSION {mode} = 1")
+            self._conn = conn  # not before: nothing is explained without the limit
         return self._conn
 
     def _send(self, conn: Any, statement: str) -> None:
