@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import MySQLdb
-from moto.core.exceptions import ServiceException
 from moto.core.utils import utcnow
 from moto.rds import models
 from moto.rds.exceptions import (
@@ -21,11 +20,13 @@ from moto.rds.exceptions import (
     InvalidBlueGreenDeploymentStateFault,
     InvalidParameterCombination,
     InvalidParameterValue,
+    RDSClientError,
 )
 
 from lab import config
 from lab.rds import catalogue, groups, metrics, parameters, responses
 from lab.rds.deployment import Deployment
+from lab.rds.endpoint import READER_HOST
 from lab.rds.groups import Groups
 from lab.rds.plane import MASTER_PRIVILEGES, Plane
 from lab.rds.server import Server
@@ -54,7 +55,7 @@ def install(folder: Path) -> Plane:
     models.DBCluster.endpoint = property(lambda _: config.HOST)
     models.DBCluster.status = property(_cluster_status, models.DBCluster.status.fset)
     groups.install()
-    models.DBCluster.reader_endpoint = property(lambda self: _plane.endpoint("reader", self.db_cluster_identifier).host)
+    models.DBCluster.reader_endpoint = property(lambda _: READER_HOST)
     threading.Thread(target=metrics.run, args=(_plane,), daemon=True).start()
     return _plane
 
@@ -91,7 +92,7 @@ class Backend(Snapshots, Groups):
     def create_db_cluster(self, kwargs: dict[str, Any]) -> Any:
         with self.lock:
             if kwargs["db_cluster_identifier"] in self.clusters:
-                raise ServiceException("DBClusterAlreadyExistsFault", "DB Cluster already exists")
+                raise RDSClientError("DBClusterAlreadyExistsFault", "DB Cluster already exists")
             self._require_quota("DBClusters", "DBClusterQuotaExceededFault")
             _require_version(kwargs)
             name = kwargs.get("db_cluster_parameter_group_name") or _default_group(kwargs)
@@ -218,7 +219,7 @@ class Backend(Snapshots, Groups):
     def _require_deletable(self, database: Any) -> None:
         for deployment in self.blue_green_deployments.values():
             if deployment.status != "SWITCHOVER_COMPLETED" and deployment.holds(database):
-                raise ServiceException(
+                raise RDSClientError(
                     "InvalidDBInstanceStateFault",
                     f"DB instance {database.db_instance_identifier} is part of blue/green deployment "
                     f"{deployment.blue_green_deployment_identifier}: delete that first.",
@@ -249,7 +250,7 @@ class Backend(Snapshots, Groups):
     def reboot_db_instance(self, db_instance_identifier: str) -> Any:
         database = self.describe_db_instances(db_instance_identifier)[0]
         if database.status != "available":
-            raise ServiceException(
+            raise RDSClientError(
                 "InvalidDBInstanceStateFault", f"Instance {db_instance_identifier} is {database.status}, not available."
             )
         server = self.plane.servers[database.dbi_resource_id]
@@ -391,7 +392,7 @@ class Backend(Snapshots, Groups):
 
     def _require_quota(self, name: str, fault: str) -> None:
         if self.used()[name] >= self.quotas()[name]:
-            raise ServiceException(fault, f"The request would exceed the quota of {self.quotas()[name]} {name}.")
+            raise RDSClientError(fault, f"The request would exceed the quota of {self.quotas()[name]} {name}.")
 
     def quotas(self) -> dict[str, int]:
         """Limits of the account; the switch quotas lowers some."""
@@ -407,7 +408,7 @@ class Backend(Snapshots, Groups):
 
     def _throttle(self) -> None:
         if random.uniform(0, 100) < self.plane.fault("throttle"):
-            raise ServiceException("Throttling", "Rate exceeded")
+            raise RDSClientError("Throttling", "Rate exceeded")
 
 
 def _own(groups: Mapping[str, Any]) -> list[str]:

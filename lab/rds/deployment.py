@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import MySQLdb
-from moto.core.exceptions import ServiceException
 from moto.rds import models
-from moto.rds.exceptions import InvalidParameterCombination
+from moto.rds.exceptions import InvalidParameterCombination, RDSClientError
 
 from lab import config
 from lab.rds import catalogue, clone, parameters, prechecks
@@ -476,7 +475,7 @@ class Deployment(models.BlueGreenDeployment):
         members = blue.members if is_cluster else [blue]
         if reason := self._unsupported(blue, members, is_cluster):
             fault = "SourceClusterNotSupportedFault" if is_cluster else "SourceDatabaseNotSupportedFault"
-            raise ServiceException(fault, f"{blue.arn} isn't supported for a blue/green deployment: {reason}.")
+            raise RDSClientError(fault, f"{blue.arn} isn't supported for a blue/green deployment: {reason}.")
         if version and not catalogue.known(blue.engine, version):
             raise InvalidParameterCombination(f"Cannot find version {version} for {blue.engine}")
         order = catalogue.VERSIONS[blue.engine]

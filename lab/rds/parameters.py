@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import MySQLdb
-from moto.core.exceptions import ServiceException
 from moto.rds import models
 from moto.rds.exceptions import (
     DBClusterParameterGroupNotFoundError,
     DBParameterGroupNotFoundError,
     InvalidParameterCombination,
     InvalidParameterValue,
+    RDSClientError,
 )
 
 from lab.rds import catalogue, server
@@ -210,11 +210,11 @@ def require_family(group: Any, engine: str, version: str) -> None:
 def require_changeable(group: Any, users: Mapping[str, Any] | None = None) -> None:
     """Refuse to change or delete a default group, or to delete one with members."""
     if group.name.startswith("default."):
-        raise ServiceException(
+        raise RDSClientError(
             "InvalidDBParameterGroupStateFault", f"Default parameter group {group.name} cannot be changed or deleted."
         )
     if users:
-        raise ServiceException(
+        raise RDSClientError(
             "InvalidDBParameterGroupStateFault",
             f"One or more database instances are still members of this parameter group {group.name}, "
             "so the group cannot be deleted",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
-from moto.rds.exceptions import InvalidParameterCombination
+from moto.rds.exceptions import InvalidParameterCombination, RDSClientError
 from moto.rds.responses import RDSResponse
 
 from lab.rds import catalogue, parameters
@@ -84,7 +83,7 @@ def download_db_log_file_portion(self: Any) -> ActionResult:
     name, marker = self.params["LogFileName"], self.params.get("Marker")
     logs = self.backend.logs(self.params["DBInstanceIdentifier"])
     if name not in logs:
-        raise ServiceException("DBLogFileNotFoundFault", f"DBLog File: {name} is not found on the DB instance")
+        raise RDSClientError("DBLogFileNotFoundFault", f"DBLog File: {name} is not found on the DB instance")
     lines = logs[name].splitlines(keepends=True)
     count = int(self.params.get("NumberOfLines") or LOG_LINES)
     begin = int(marker) if marker is not None else max(0, len(lines) - count)

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import MySQLdb
-from moto.core.exceptions import ServiceException
 from moto.rds import models
-from moto.rds.exceptions import InvalidParameterCombination, InvalidParameterValue
+from moto.rds.exceptions import InvalidParameterCombination, InvalidParameterValue, RDSClientError
 
 from lab.rds import clone
 from lab.rds.server import Server
@@ -201,10 +200,10 @@ class _Beginning:
 def _require_ready(snapshot: Any) -> None:
     if snapshot.status != "available":
         what = "InvalidDBClusterSnapshotStateFault" if hasattr(snapshot, "cluster") else "InvalidDBSnapshotStateFault"
-        raise ServiceException(what, f"The snapshot is {snapshot.status}, not available.")
+        raise RDSClientError(what, f"The snapshot is {snapshot.status}, not available.")
 
 
-def _not_available(resource: Any) -> ServiceException:
+def _not_available(resource: Any) -> RDSClientError:
     cluster = isinstance(resource, models.DBCluster | models.DBClusterSnapshot)
     what = "InvalidDBClusterStateFault" if cluster else "InvalidDBInstanceStateFault"
-    return ServiceException(what, f"{resource.arn} has no available writer to copy from.")
+    return RDSClientError(what, f"{resource.arn} has no available writer to copy from.")
