@@ -12,6 +12,7 @@ What is kept:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -264,7 +265,7 @@ def members(head: Mapping[str, Any], *, refresh: bool = False) -> Question[tuple
 
 def dump(attempt: Attempt) -> dict[str, Any]:
     """The attempt as JSON values; ``memory`` is what :func:`switchover.dump` gives."""
-    return {
+    values = {
         "deployment_id": attempt.deployment_id,
         "timeout_s": attempt.timeout_s,
         "asked_at": attempt.asked_at.isoformat(),
@@ -274,6 +275,8 @@ def dump(attempt: Attempt) -> dict[str, Any]:
         "failed_before": attempt.failed_before,
         "memory": switchover.dump(attempt.memory),
     }
+    plain: dict[str, Any] = json.loads(json.dumps(values))  # lists, not tuples: the task state store takes nothing else
+    return plain
 
 
 def load(document: Mapping[str, Any]) -> Attempt:

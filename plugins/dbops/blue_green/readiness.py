@@ -6,6 +6,7 @@ deployment said AVAILABLE. Fail-closed: what is unknown is not ready, and a depl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -118,7 +119,8 @@ def checking(deployment_id: str, target: str, now: datetime) -> Question[Sample]
 
 def dump(state: Readiness) -> dict[str, Any]:
     """The state as JSON values."""
-    return asdict(state)
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(state)))
+    return plain
 
 
 def load(plain: Mapping[str, Any]) -> Readiness:

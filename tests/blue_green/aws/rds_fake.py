@@ -240,6 +240,7 @@ class TaskState:
 
     def set(self, key: str, value: Any) -> None:
         self.values[key] = json.dumps(value)
+        assert json.loads(self.values[key]) == value, "Airflow's takes JSON only: no tuples"
 
 
 class TaskInstance:
@@ -297,6 +298,7 @@ class Kept:
 
     def save(self, document: dict[str, Any]) -> None:
         self.document = json.loads(json.dumps(document))
+        assert self.document == document
         self.saves += 1
         if self.saves == self.dies_at:
             raise Killed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,8 @@ class SwitchoverMixin:
             # A retry would find the same memory, and may not call again.
             raise AirflowFailException(told)
         self.log.info(told)
-        return switchover.dump(memory)
+        plain: dict[str, Any] = json.loads(json.dumps(switchover.dump(memory)))
+        return plain
 
     def _keeper(self, context: Context) -> Keeper:
         if callable(self.store):
