@@ -165,6 +165,30 @@ def test_columns(text, expected):
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("UPDATE t a JOIN t b ON b.i = a.p SET a.x = b.y", {(None, "t", "write"), (None, "t", "read")}),
+        ("DELETE a FROM t a JOIN t b ON b.i = a.p", {(None, "t", "write"), (None, "t", "read")}),
+        ("DELETE a, b FROM t a JOIN t b ON b.i = a.p", {(None, "t", "write")}),
+        ("DELETE t FROM t JOIN u ON u.i = t.i", {(None, "t", "write"), (None, "u", "read")}),
+        ("UPDATE old.t JOIN new.t ON old.t.i = new.t.i SET new.t.x = old.t.x", {("new", "t", "write"), ("old", "t", "read")}),
+    ],
+)  # fmt: skip
+def test_a_target_that_is_joined_with_itself_is_read_too(text, expected):
+    found = analyse(text)
+    assert triples(found) == expected
+    assert ("self-reference" in found.flags) == (len({name for name, _ in found.uses}) < len(found.uses))
+
+
+def test_tables_of_one_name_in_two_schemas_are_told_apart():
+    found = analyse("SELECT old.t.x, t.z FROM old.t JOIN new.t ON old.t.i = new.t.j WHERE new.t.y = ?")
+    assert {(f"{n.schema}.{n.table}" if n else "", column, role) for n, column, role in found.columns} >= {
+        ("old.t", "x", "read"), ("old.t", "i", "joined"), ("new.t", "j", "joined"), ("new.t", "y", "filtered"),
+    }  # fmt: skip
+    assert len({o.alias for o in found.occurrences}) == 2
+
+
+@pytest.mark.parametrize(
     ("condition", "expected"),
     [
         ("a = 1 AND 2 = b", "a =, b ="),

@@ -284,6 +284,12 @@ def test_odd_names_give_a_valid_spec_or_none() -> None:
     heats = tables.activity([], catalog, [io("x", fetched=1)], WATCHED, **LIMITS)
     (only,) = tables.propose_archive(heats, [], catalog, WATCHED, **LIMITS)
     assert archive_spec(only).target.table == "big_t"
+    dollar = table("odd", "id int auto,at$ datetime", unique=("PRIMARY: id",), rows=10_000_000)
+    catalog = replace(CATALOG, tables={ref("odd"): dollar})
+    (only,) = tables.propose_archive(
+        tables.activity([], catalog, SOME, WATCHED, **LIMITS), [], catalog, WATCHED, **LIMITS
+    )
+    assert (archive_spec(only).cold.column, archive_spec(only).target.partition) == ("at$", None)
 
 
 def test_backfill_lists_what_must_move_together() -> None:

@@ -469,7 +469,8 @@ def _archive(heat: TableHeat, definition: mysql.Table, column: str, days: int, w
         **({} if leads else {"full_scan": True}),
         "target": {
             "namespace": re.sub(r"[^a-z0-9_]", "_", heat.table.schema.lower()),
-            "partitioning": [f"month({column})"],
+            # A partition is not named after a column with a dollar sign.
+            **({"partitioning": [f"month({column})"]} if re.fullmatch(r"\w+", column) else {}),
         },
     }
     if not re.fullmatch(r"[a-z0-9_]+", heat.table.table.lower()):

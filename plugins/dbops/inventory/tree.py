@@ -5,7 +5,7 @@ One pass from the root down, without recursion: a condition of 40,000 ORs is a t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, cast
@@ -91,6 +91,7 @@ class _Walk:
         for name, scope in self.tables:
             self.analysis.uses.add((name, self._access(name, scope)))
         self.analysis.uses |= {(name, "write") for name in self.targets}
+        self.analysis.uses |= {(name, "read") for name in self._read_beside()}
         after = self._outer_joins()
         for key, number in self.scopes.items():
             self.analysis.occurrences += [
@@ -230,10 +231,30 @@ class _Walk:
         if isinstance(table.this, exp.Identifier) and (table.db or table.name.lower() not in {"dual", *place.ctes}):
             name = TableName(table.db or None, table.name)
             self.tables.append((name, place.scope))
-        self._aliases(place.scope)[(table.alias or table.name).lower()] = name
+        aliases = self._aliases(place.scope)
+        alias = (table.alias or table.name).lower()
+        if not table.alias and table.db and aliases.get(alias, name) != name:  # old.t JOIN new.t
+            alias = f"{table.db.lower()}.{alias}"
+        aliases[alias] = name
 
     def _access(self, name: TableName, scope: exp.Expr) -> Access:
         return "write" if scope is self.tree and name in self.targets else "read"
+
+    def _read_beside(self) -> Iterator[TableName]:
+        """Targets of a multi-table statement that it joins with themselves."""
+        tree = self.tree
+        if isinstance(tree, exp.Delete):
+            written = {t.name.lower() for t in tree.args.get("tables") or ()}
+        elif isinstance(tree, exp.Update):
+            columns = [assignment.this for assignment in tree.expressions]
+            written = {c.table.lower() for c in columns if isinstance(c, exp.Column)}
+        else:
+            return
+        if not written or "" in written:
+            return  # of a single table, or only the schema can tell
+        for alias, name in self._aliases(tree).items():
+            if name in self.targets and alias.rpartition(".")[2] not in written:
+                yield name
 
     def _targets(self) -> Iterator[TableName]:
         tree = self.tree
@@ -322,10 +343,9 @@ class _Walk:
         if not column.table:
             aliases = self._aliases(scope) if scope is not None else {}
             return scope, next(iter(aliases)) if len(aliases) == 1 else ""
-        alias = column.table.lower()
-        while scope is not None and alias not in self._aliases(scope):
+        while scope is not None and (found := _called(column, self._aliases(scope))) is None:
             scope = self.outer.get(id(scope))
-        return scope, alias
+        return scope, found if scope is not None and found is not None else column.table.lower()
 
     # -- joins
 
@@ -366,8 +386,8 @@ class _Walk:
         alias = column.table.lower()
         while scope is not None:
             sources = self._aliases(scope)
-            if alias in sources:
-                return sources[alias]
+            if (found := _called(column, sources)) is not None:
+                return sources[found]
             scope = self.outer.get(id(scope))
         # ON DUPLICATE KEY UPDATE may name the tables of its SELECT.
         return next((sources[alias] for sources in self.sources.values() if alias in sources), None)
@@ -403,6 +423,17 @@ class _Walk:
                 self.analysis.flags.add("multi-row")
         elif isinstance(tree.expression, exp.Query):
             self.analysis.flags.add("insert-select")
+
+
+def _called(column: exp.Column, sources: Mapping[str, TableName | None]) -> str | None:
+    """The alias among `sources` that stands before a column, which may have a schema before it."""
+    alias, schema = column.table.lower(), column.db.lower()
+    if schema and f"{schema}.{alias}" in sources:
+        return f"{schema}.{alias}"
+    table = sources.get(alias)
+    if alias not in sources or (schema and table is not None and table.schema and table.schema.lower() != schema):
+        return None
+    return alias
 
 
 _COMPARISONS = (exp.EQ, exp.NullSafeEQ, exp.In, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.Like, exp.Is)
