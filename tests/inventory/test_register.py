@@ -36,6 +36,11 @@ def ways(text: str, table: str, catalog: Catalog = BARE) -> list[tuple[str, str]
         ("DELETE FROM i USING orders o JOIN order_items i ON i.order_id = o.id WHERE o.id = ?", "order_items", "delete"),
         ("LOAD DATA INFILE ? INTO TABLE metrics", "metrics", "load"),
         ("TRUNCATE TABLE carts", "carts", "truncate"),
+        # Neither a row counter nor a trigger tells of these.
+        ("ALTER TABLE metrics DROP PARTITION p2019", "metrics", "truncate"),
+        ("ALTER TABLE metrics TRUNCATE PARTITION p2019, p2020", "metrics", "truncate"),
+        ("ALTER TABLE metrics EXCHANGE PARTITION p2019 WITH TABLE heap", "metrics", "truncate"),
+        ("ALTER TABLE metrics EXCHANGE PARTITION p2019 WITH TABLE heap", "heap", "truncate"),
     ],
 )  # fmt: skip
 def test_every_writing_statement_is_a_writer(text: str, table: str, operation: str) -> None:
@@ -50,6 +55,7 @@ def test_every_writing_statement_is_a_writer(text: str, table: str, operation: s
         ("INSERT INTO audit (order_id) SELECT id FROM orders", "orders"),
         ("SELECT * FROM orders FOR UPDATE", "orders"),
         ("DROP TABLE orders", "orders"),
+        ("ALTER TABLE orders ADD PARTITION (PARTITION p2020 VALUES LESS THAN (5))", "orders"),
     ],
 )
 def test_what_is_only_read_has_no_writer(text: str, table: str) -> None:
@@ -147,6 +153,7 @@ HAZARDS = [
     ("DELETE i FROM order_items i JOIN orders o ON o.id = i.order_id WHERE o.status = ?", "order_items",
      ["rows by condition, not by key (prefix on PRIMARY)", "which rows depends on other tables"]),
     ("TRUNCATE TABLE carts", "carts", ["all rows go"]),
+    ("ALTER TABLE metrics DROP PARTITION p2019", "metrics", ["all rows of a partition go"]),
     ("INSERT INTO heap (a, b) VALUES (?, ?)", "heap", ["the table has no key"]),
 ]  # fmt: skip
 

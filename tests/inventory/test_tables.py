@@ -88,6 +88,8 @@ def test_a_name_that_is_younger_than_the_silence_is_not_cold(ddl: str) -> None:
     assert (found.verdict, "created, renamed or altered on 2026-06-28" in found.reason) == ("no evidence", True)
     assert heat_of("carts", [statement(ddl, last_seen=NOW - 31 * DAY)]).verdict == "cold"
     assert heat_of("carts", [statement("ANALYZE TABLE carts", last_seen=NOW)]).verdict == "cold"
+    monthly = statement("ALTER TABLE carts ADD PARTITION (PARTITION p9 VALUES LESS THAN (9))", last_seen=NOW)
+    assert heat_of("carts", [monthly]).verdict == "cold"
 
 
 def test_figures_and_order() -> None:

@@ -6,7 +6,7 @@ literals), ``ast-normalised`` (after MySQL's digest spelling or its own words we
 rules are the parser), ``truncated-regex`` (cut text: only what stands before the cut) and ``unparsed`` (with a reason; tables are those
 that :mod:`scan` finds). Nothing is guessed silently and nothing is dropped.
 
-What counts as which access: rows read, rows written (TRUNCATE too), ``ddl`` for a change of definition or maintenance (ALTER, ANALYZE,
+What counts as which access: rows read, rows written (TRUNCATE too, also of a partition), ``ddl`` for a change of definition or maintenance (ALTER, ANALYZE,
 OPTIMIZE). SHOW, DESCRIBE, EXPLAIN and GRANT read no rows; LOCK TABLES and HANDLER count as reads.
 """
 
@@ -260,6 +260,8 @@ _RULES: dict[str, list[tuple[re.Pattern[str], str]]] = {
 _HOLDS_SELECT = ("set", "do", "call", "ddl", "load")
 _REFERENCED = _rule(rf"\bREFERENCES\s+({_TABLE})")
 _RENAMED = _rule(rf"\bRENAME\s+(?:TO\s+|AS\s+|=\s*)?(?!(?:INDEX|KEY|COLUMN)\b)({_TABLE})|\bWITH\s+TABLE\s+({_TABLE})")
+_EMPTIES = _rule(r"\b(?:TRUNCATE|DROP|EXCHANGE)\s+PARTITION\b")
+_EXCHANGED = _rule(rf"\bEXCHANGE\s+PARTITION\b.*?\bWITH\s+TABLE\s+({_TABLE})")
 _LIKE = _rule(rf"^\s*\(?\s*LIKE\s+({_TABLE})")
 _UNION = _rule(rf"\bUNION\s*=\s*\(\s*({_LIST})\s*\)")
 
@@ -274,6 +276,8 @@ def _by_rule(text: str, kind: sqltext.Kind) -> Analysis | None:
             if access.endswith(("alter", "create")):
                 rest = match[2]
                 found.uses |= set(_definition(rest, access))
+            if access.endswith("alter") and _EMPTIES.search(rest):
+                found.uses |= {(name, "write") for name in _listed(match[1])}
             if access.split(" ")[0] == "ddl-pairs":
                 found.uses |= {
                     (_table(m), "ddl")
@@ -306,6 +310,8 @@ def _definition(rest: str, access: str) -> Iterator[tuple[TableName, Access]]:
     for match in _UNION.finditer(rest):
         yield from ((name, "read") for name in _listed(match[1]))
     if access.endswith("alter"):
+        for match in _EXCHANGED.finditer(rest):
+            yield from ((name, "write") for name in _listed(match[1]))
         for match in _RENAMED.finditer(rest):
             yield from ((name, "ddl") for name in _listed(match[1] or match[2]))
     elif like := _LIKE.match(rest):

@@ -198,7 +198,7 @@ def _operation(statement: Statement, use: Use, catalog: Catalog) -> Operation:
             return "delete"
         case "load":
             return "load"
-        case "truncate":
+        case "truncate" | "ddl":  # ALTER TABLE ... DROP PARTITION
             return "truncate"
     return "program"
 
@@ -246,8 +246,9 @@ def _which_rows(statement: Statement, operation: Operation, pattern: access.Patt
             yield "which rows depends on other tables"
     if operation in ("insert-select", "load"):
         yield "the rows are not in the statement"
-    if analysis.kind == "truncate":
-        yield "all rows go, without an event per row"
+    if operation == "truncate":
+        rows = "all rows" if analysis.kind == "truncate" else "all rows of a partition"
+        yield f"{rows} go, without an event per row"
     if "multi-row" in analysis.flags:
         yield "several rows in one statement"
 

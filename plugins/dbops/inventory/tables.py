@@ -188,13 +188,18 @@ def _verdict(last: datetime | None, window: Window, cold_after: timedelta, silen
     return "cold", f"{seen}; watched for {_days(window.watched)}, {window.coverage_percent:.1f} % explained"
 
 
+_PARTITIONS = re.compile(
+    r"\b(?:ADD|DROP|TRUNCATE|REORGANIZE|REBUILD|ANALYZE|OPTIMIZE|CHECK|REPAIR|COALESCE)\s+PARTITION\b", re.IGNORECASE
+)
+
+
 def _made_anew(table: TableRef, statements: Iterable[Statement], window: Window, cold_after: timedelta) -> str:
     """Whether the table had this name and definition for as long as silence must last; '' when nothing speaks against it."""
     changed = [
         s
         for s in statements
         if s.analysis.kind == "ddl" and table in s.tables("ddl") and s.activity.last_seen is not None
-        and window.until - s.activity.last_seen < cold_after
+        and window.until - s.activity.last_seen < cold_after and not _PARTITIONS.search(s.text)
     ]  # fmt: skip
     if not changed:
         return ""
