@@ -165,6 +165,8 @@ def test_time_in_which_the_server_did_not_count_all_is_not_silence() -> None:
     found = analysed(intervals=[blind, replace(interval(), since=blind.until)])
     assert found.window.watched == 2 * DAY
     assert "cold" not in {h.verdict for h in found.heats}
+    removed = replace(blind, instance="reader")  # from the spec, as the gap's remedy says
+    assert analysed(intervals=[removed, interval()]).window.watched >= 34 * DAY
 
 
 def test_what_an_idle_instance_cannot_show_is_in_the_report() -> None:

@@ -211,6 +211,13 @@ def test_callers_from_logs_and_positions(history: History) -> None:
     assert history.log_positions("shop", "writer") == {"a": "20", "b": "1"}
 
 
+def test_every_user_of_a_log_s_statement_is_kept(history: History) -> None:
+    users = frozenset(("app@10.0.0.1", "batch@10.0.0.2", "root@"))
+    history.record("shop", shot(0, replace(logged("DELETE FROM t WHERE id = 9", 4, -2, -1), users=users)))
+    activity = next(iter(window(history).values())).activity
+    assert activity.users == {"app@10.0.0.1", "batch@10.0.0.2", "root"}
+
+
 def test_logs_are_kept_when_the_counters_are_not_readable(history: History) -> None:
     log = Sighting(
         "slow_log", "f", "DELETE FROM t WHERE id = 9", "shop", executions=4, first_seen=at(3), last_seen=at(4)
@@ -550,6 +557,21 @@ def test_one_server_under_two_names_is_refused(history: History) -> None:
         history.record("shop", shot(15, digest(3), uuid="v"), names)  # a failover under a name that is the cluster's
     assert history.record("shop", shot(30, digest(6)), names).coverage.executions_total == 1
     history.record("other", shot(30, digest(6)), names)
+
+
+def test_two_instances_that_change_places_are_named_and_go_on(history: History) -> None:
+    """As the endpoints of a cluster do at a failover."""
+    names = ["writer", "reader"]
+    history.record("shop", shot(0, digest(5)), names)
+    history.record("shop", shot(0, digest(3), name="reader", uuid="v"), names)
+    for minutes in (15, 60):
+        with pytest.raises(SecondNameError, match="instance writer is the server of instance reader"):
+            history.record("shop", shot(minutes, digest(4), uuid="v"), names)
+    swapped = history.record("shop", shot(61, digest(4), uuid="v"), names)
+    assert "executions that are counted twice" in {g.what for g in swapped.coverage.gaps}
+    other = history.record("shop", shot(61, digest(6), name="reader"), names)
+    assert "executions that are counted twice" in {g.what for g in other.coverage.gaps}
+    assert history.record("shop", shot(76, digest(9), uuid="v"), names).coverage.executions_total == 5
 
 
 def test_an_instance_that_got_another_name_is_named(history: History) -> None:

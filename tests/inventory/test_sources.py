@@ -129,6 +129,18 @@ def test_text_that_5_7_hides_is_no_text() -> None:
     assert [s.key for s in found] == [f"{name}:7:1:sql", f"{name}:7:1"]
 
 
+def test_everybody_who_sent_a_text_of_the_history_is_kept() -> None:
+    def row(user: str, age_s: int) -> dict[str, Any]:
+        return {
+            "event_name": "statement/sql/delete", "schema_name": "shop", "digest": "d", "sql_text": b"DELETE FROM t WHERE id = 1",
+            "object_type": None, "object_schema": None, "object_name": None, "user": user, "host": "h", "age_ps": age_s * 10**12,
+        }  # fmt: skip
+
+    conn = Answers(row("app", 9), row("batch", 5), row("app", 7))
+    (found,) = sources.recent(Reader(conn), "events_statements_history", SETTINGS, AT)
+    assert (found.user, found.users, found.last_seen) == ("batch", {"app@h", "batch@h"}, AT - timedelta(seconds=5))
+
+
 def test_text_hash_folds_values_and_lists() -> None:
     same = ["SELECT a FROM t WHERE b IN (1)", "SELECT a FROM t WHERE b IN (1, 2, 'x')"]
     assert len({sources.text_hash(text) for text in same}) == 1

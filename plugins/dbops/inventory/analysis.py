@@ -226,11 +226,13 @@ def _watched_since(spec: InventorySpec, intervals: Sequence[Interval]) -> dateti
     """
     first: dict[str, datetime] = {}
     last: dict[str, datetime] = {}
+    listed = {i.name for i in spec.instances}
     long = timedelta(minutes=spec.stale_after_minutes)
     for interval in sorted(intervals, key=lambda i: i.until):
         if not interval.coverage.measured:
             # Counters that could not be read go on, and the next snapshot has them.
-            if any(gap.blind and gap.what != NOT_READ for gap in interval.coverage.gaps):
+            blind = any(gap.blind and gap.what != NOT_READ for gap in interval.coverage.gaps)
+            if blind and interval.instance in listed:
                 first[interval.instance] = interval.until
             continue
         # Of a server that takes over, or that answers again after another one, the interval may begin elsewhere.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ from dbops.inventory.stored import (
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "dbops_inventory_version"
+STILL_THERE = timedelta(hours=1)
+"""For so long after its last snapshot a server belongs to the instance that it was: two that change places are both refused until then."""
 TEXT_PRECEDENCE = ("slow_log", "general_log", "sample", "prepared", "history", "routine", "digest")
 """Whose text is shown when several sources know a statement; a whole text comes before a cut one."""
 
@@ -399,7 +401,7 @@ def _print_of(shared: Mapping[str, _Shared]) -> sa.ColumnElement[Any]:
 def _refuse_second_name(connection: sa.Connection, spec: str, snapshot: Snapshot, others: Collection[str]) -> None:
     now = snapshot.instance
     for name, server in newest_servers(connection, spec, but=now.name).items():
-        if name in others and server.is_same(now):
+        if name in others and server.is_same(now) and snapshot.taken_at - server.at <= STILL_THERE:
             raise SecondNameError(
                 f"instance {now.name} is the server of instance {name} (server_uuid {now.server_uuid}): it would be counted twice; nothing"
                 " was recorded. Let each connection name the endpoint of one instance, or take one of the two out of the spec"

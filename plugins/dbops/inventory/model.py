@@ -183,7 +183,7 @@ class Sighting:
     own: bool = False
     """Sent by this inventory."""
     users: frozenset[str] = frozenset()
-    """user@host of all executions, where a source adds up several (logs); `user` and `host` are set where there is only one."""
+    """user@host of all executions, where a source adds up several; a log has `user` and `host` only where there is one."""
     callers: frozenset[str] = frozenset()
     """From the comments of all executions, where a source reads them (logs); spelled as in Activity."""
 

@@ -113,20 +113,29 @@ def is_same_start(server: Mapping[str, Any], now: Instance) -> bool:
 
 @dataclass(frozen=True)
 class Answered:
-    """The server that last answered under a name."""
+    """What the newest snapshot of an instance left."""
 
-    server: Mapping[str, Any]
+    state: Mapping[str, Any]
     hostname: str | None
-    at: datetime
 
     def is_same(self, now: Instance) -> bool:
-        """Whether this is the server of a snapshot."""
-        uuid, host = self.server["server_uuid"] == now.server_uuid, now.settings.get("hostname")
-        return uuid and is_same_start(self.server, now) and self.hostname in (None, host)
+        """Whether the server that answered last is that of a snapshot."""
+        uuid, host = self.state["server_uuid"] == now.server_uuid, now.settings.get("hostname")
+        return uuid and is_same_start(self.state, now) and self.hostname in (None, host)
+
+    @property
+    def at(self) -> datetime:
+        """When it did."""
+        return moment(self.state["at"])
+
+    def counted_until(self, now: Instance) -> datetime | None:
+        """When the server of a snapshot answered last, if ever and without a restart since."""
+        known = self.state.get("servers", {}).get(now.server_uuid)
+        return moment(known["at"]) if known and is_same_start(known, now) else None
 
 
 def newest_servers(connection: sa.Connection, spec: str, *, but: str) -> dict[str, Answered]:
-    """The server of each instance of the spec, other than `but`, as it was last read."""
+    """What is known of the servers of each instance of the spec, other than `but`."""
     newest = (
         sa.select(sa.func.max(SNAPSHOT.c.snapshot_id))
         .join_from(WATCH, SNAPSHOT, SNAPSHOT.c.watch_id == WATCH.c.watch_id)
@@ -139,7 +148,7 @@ def newest_servers(connection: sa.Connection, spec: str, *, but: str) -> dict[st
         .where(SNAPSHOT.c.snapshot_id.in_(newest))
     )
     return {
-        row.instance: Answered(row.state, row.settings.get("hostname"), moment(row.state["at"]))
+        row.instance: Answered(row.state, row.settings.get("hostname"))
         for row in connection.execute(query)
         if "at" in row.state
     }

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from dbops.inventory import text as sqltext
 from dbops.inventory.coverage import Coverage, coverage, with_logs
-from dbops.inventory.deltas import IO, LOGS, Delta, Deltas, IoDelta, deltas
+from dbops.inventory.deltas import IO, LOGS, Delta, Deltas, IoDelta, deltas, is_first_sight
 from dbops.inventory.fingerprint import fingerprint
 from dbops.inventory.model import COUNTERS, Gap, Sighting, Snapshot
 from dbops.inventory.past import (
@@ -145,14 +145,14 @@ class Recording:
         return replace(snapshot, sightings=tuple(sightings))
 
     def _renamed(self, snapshot: Snapshot) -> Iterator[Gap]:
-        """The instance had another name: what its server counts was counted under that one too."""
-        if self.past.previous is not None:
+        """The server had another name: what it counts was counted under that one too."""
+        if not is_first_sight(self.past.previous, snapshot):
             return
         for name, server in newest_servers(self.connection, self.spec, but=snapshot.instance.name).items():
-            if server.is_same(snapshot.instance):
+            if until := server.counted_until(snapshot.instance):
                 yield Gap(
                     "executions that are counted twice", f"server {snapshot.instance.server_uuid} was instance {name} until"
-                    f" {server.at:%Y-%m-%d %H:%M:%S} UTC: what it had counted until then is counted again",
+                    f" {until:%Y-%m-%d %H:%M:%S} UTC: what it had counted until then is counted again",
                     "keep the name of an instance when its endpoint changes", "none",
                 )  # fmt: skip
 
@@ -412,6 +412,7 @@ def _origins_of(sighting: Sighting) -> Iterator[tuple[str, str]]:
         yield "own", "inventory"
     if sighting.user:
         yield "user", f"{sighting.user}@{sighting.host or ''}".rstrip("@")
+    yield from (("user", user.rstrip("@")) for user in sighting.users)
     if sighting.program:
         yield "program", sighting.program
     if not sighting.is_digest and not sighting.own:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -199,6 +200,7 @@ def recent(reader: Reader, table: str, settings: Mapping[str, str], now: datetim
     """Texts of events_statements_history (or _long), one for each (place, text); client and routine statements alike."""
     limit = int(settings["max_sql_text_length"])
     found: dict[str, Sighting] = {}
+    who: dict[str, set[str]] = defaultdict(set)
     for row in reader.query("recent", table=table):
         text = _first_statement(_decoded(row["sql_text"])[0])
         if not text.strip():
@@ -207,6 +209,8 @@ def recent(reader: Reader, table: str, settings: Mapping[str, str], now: datetim
         key = ":".join(filter(None, (text_hash(text), row["schema_name"], program)))
         age = timedelta(microseconds=float(row["age_ps"]) / 1e6) if row["age_ps"] is not None else None
         seen = now - max(age, timedelta()) if age is not None else None
+        if row["user"]:
+            who[key].add(f"{row['user']}@{row['host'] or ''}")
         known = found.get(key)
         if known is None or (seen and (known.last_seen is None or seen > known.last_seen)):
             found[key] = Sighting(
@@ -222,7 +226,7 @@ def recent(reader: Reader, table: str, settings: Mapping[str, str], now: datetim
                 program=program,
                 own=is_own(text),
             )
-    return list(found.values())
+    return [replace(sighting, users=frozenset(who[key])) for key, sighting in found.items()]
 
 
 def programs(reader: Reader) -> tuple[dict[str, int], dict[str, int]]:
