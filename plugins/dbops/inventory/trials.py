@@ -137,7 +137,7 @@ class Explainer:
                 self._conn.close()
 
     def __call__(self, text: str, schema: str | None) -> Plan | None:
-        """The plan, or None where there is none to have: another kind of statement, a table or privilege that is missing, a lost connection.
+        """The plan, or None where there is none: another kind of statement, a missing table or privilege, a connection that it cost.
 
         Raises MySQLdb.Error when no session is to be had.
         """
