@@ -6,8 +6,8 @@ literals), ``ast-normalised`` (after MySQL's digest spelling or its own words we
 rules are the parser), ``truncated-regex`` (cut text: only what stands before the cut) and ``unparsed`` (with a reason; tables are those
 that :mod:`scan` finds). Nothing is guessed silently and nothing is dropped.
 
-What counts as which access: rows read, rows written (TRUNCATE too, also of a partition), ``ddl`` for a change of definition or maintenance (ALTER, ANALYZE,
-OPTIMIZE). SHOW, DESCRIBE, EXPLAIN and GRANT read no rows; LOCK TABLES and HANDLER count as reads.
+What counts as which access: rows read, rows written (TRUNCATE too, also of a partition), ``ddl`` for a change of definition or maintenance
+(ALTER, ANALYZE, OPTIMIZE). SHOW, DESCRIBE, EXPLAIN and GRANT read no rows; LOCK TABLES and HANDLER count as reads.
 """
 
 from __future__ import annotations
