@@ -589,3 +589,44 @@ def test_a_value_is_no_comment(statement: str) -> None:
     (found,) = logs.aggregate([entry(statement)], source="slow_log")
     assert found.callers == frozenset()
     assert text.callers(statement) == ()
+
+
+def test_a_clock_that_was_set_back_costs_no_entry() -> None:
+    """The server writes the difference of its clocks without a sign (measured by many; the second spelling is that of old builds)."""
+    texts = [
+        slow("SELECT 1").replace("0.001500", "18446744073709.550781"),
+        slow("SELECT 2").replace("0.001500", "18446744073708.796870.000036"),
+    ]
+    found = [*logs.read_slow(lines(*texts, slow("SELECT 3")))]
+    assert [(e.text, e.query_ms) for e in found] == [("SELECT 1", None), ("SELECT 2", None), ("SELECT 3", 1.5)]
+    assert sum(s.counters["total_ms"] for s in logs.aggregate(found, source="slow_log")) == 1.5
+
+
+def test_a_comment_of_an_application_is_no_command() -> None:
+    written = "# administrator command: Quit\nDELETE FROM t"
+    reader = logs.SlowLog("l")
+    (found,) = reader.read(lines(slow(written)))
+    assert (found.kind, found.text, reader.totals.admin) == ("query", written, Counter())
+
+
+@pytest.mark.parametrize("final", [True, False])
+@pytest.mark.parametrize(
+    ("reader", "text"),
+    [
+        (logs.SlowLog, "# User: app[app] @ [10.0.0.1]\n# Query_time: 0.1 Lock_time: 0.0 Rows_sent: 0 Rows_examined: 0\nSELECT 1;\n"),
+        (logs.SlowLog, "# Time: 071218 11:48:27 # User@Host: app[app] @  []\n# Query_time: 0.1\nSELECT 1;\n"),
+        (logs.GeneralLog, "2020-01-01T00:00:00.000000Z 0 [Note] mysqld: ready for connections.\n"),
+        (logs.GeneralLog, "2020-01-01 00:00:00 app@10.0.0.1 SELECT 1\n"),
+    ],
+)  # fmt: skip
+def test_a_short_log_of_another_format_is_named(reader: Any, text: str, final: bool) -> None:
+    with pytest.raises(LogFormatError):
+        [*reader("log").read([text.encode() * 2], final=final)]
+
+
+@pytest.mark.parametrize(
+    ("reader", "whole"), [(logs.SlowLog, slow("SELECT 1")), (logs.GeneralLog, general("Query", "SELECT 1"))]
+)
+def test_an_entry_that_is_being_written_is_no_other_format(reader: Any, whole: str) -> None:
+    for size in range(len(whole)):
+        assert [*reader("log").read([whole[:size].encode()], final=False)] == []

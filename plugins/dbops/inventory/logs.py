@@ -280,7 +280,8 @@ class _Log:
         if (at := self._other(buffer)) is not None:
             raise self._wrong(buffer, at)
         rest = _OPENED.sub(b"", buffer).strip(b"\0\r\n ")
-        begins = self._start.match(rest) or (not final and (b"\n" not in rest or _OPENING.match(rest)))
+        begun = rest + b"\n" if buffer.endswith(b"\n") else rest
+        begins = self._start.match(begun) or (not final and (b"\n" not in rest or _OPENING.match(rest)))
         if len(buffer) > _PROBE_BYTES or (ended and rest and not begins):
             raise self._wrong(buffer, buffer.find(rest[:1000]))
 
@@ -301,7 +302,7 @@ class SlowLog(_Log):
 
     kind = "slow_log"
     _head = _SLOW_HEAD
-    _start = re.compile(rb"# ")
+    _start = re.compile(rb"# (?:Time: |User@Host: )[^\n]*(?:\n# [^\n]*)*\n?#?\Z")
     _expected = "an entry of MySQL's slow log ('# Time: ', '# User@Host: ', '# Query_time: ')"
 
     def state(self) -> dict[str, Any]:
@@ -346,14 +347,13 @@ class SlowLog(_Log):
         at = _time(time) if time else _EPOCH + timedelta(seconds=int(stamp)) if stamp else None
         return _new(Entry, (
             at, connection, user, host, self._schema, text, kind,
-            float(query_s) * 1000, float(lock_s) * 1000, int(sent), int(examined), cut,
+            _milliseconds(query_s), _milliseconds(lock_s), int(sent), int(examined), cut,
         ))  # fmt: skip
 
     def _command(self, text: str) -> tuple[str, EntryKind]:
-        if text.startswith(_ADMIN):
-            text = text[len(_ADMIN) :]
-            self.totals.admin[text] += 1
-            return text, _COMMAND
+        if command := _ADMIN.fullmatch(text):
+            self.totals.admin[command[1]] += 1
+            return command[1], _COMMAND
         if throttled := _THROTTLE.match(text):
             self.totals.suppressed += int(throttled[1])
             return text, _COMMAND
@@ -379,11 +379,23 @@ class SlowLog(_Log):
         return int(thread[1]) if thread else connection
 
 
+def _milliseconds(seconds: bytes) -> float | None:
+    """None for what no statement takes: when the clock of a host is set back, the server writes 18446744073709.5 (or two points)."""
+    try:
+        found = float(seconds)
+    except ValueError:
+        return None
+    return found * 1000 if found < _TOO_LONG_S else None
+
+
+_TOO_LONG_S = 1e10
 _new = tuple.__new__  # a third of the time that Entry() takes: its fields are all given here
 _QUERY: EntryKind = "query"
 _COMMAND: EntryKind = "admin"
 _EPOCH = datetime(1970, 1, 1)
-_ADMIN = "# administrator command: "
+_ADMIN = re.compile(
+    r"# administrator command: ([A-Z][A-Za-z ]{0,40})"
+)  # and not an application's comment of many lines
 _USER_HOST = re.compile(rb"(.*?)\[(.*?)\] @ (.*?) \[(.*?)\](?: +Id: +(\d+))?\s*$")
 _THREAD = re.compile(rb"\bThread_id: (\d+)")
 _SCHEMA = re.compile(rb"\bSchema: (\S*)")
@@ -398,7 +410,7 @@ class GeneralLog(_Log):
 
     kind = "general_log"
     _head = _GENERAL_HEAD
-    _start = re.compile(rb"\d\d\d\d-")
+    _start = re.compile(rb"\d\d\d\d-[^\n]*\Z")
     _expected = "an entry of MySQL's general log (time, connection, command, argument; parted by tabs)"
 
     def state(self) -> dict[str, Any]:
