@@ -89,6 +89,39 @@ def test_mask(statement, masked):
     assert text.mask_literals(statement) == masked
 
 
+@pytest.mark.parametrize(
+    ("refused", "kept"),
+    [
+        ("SELECT * FROM u WHERE n = 'O'Brien' AND m = 'D'Angelo'", "SELECT * FROM u WHERE n = ?"),
+        ("INSERT INTO t VALUES (1, 'it's Tom's', 2)", "INSERT INTO t VALUES (?, ?"),
+        ("UPDATE t SET size = '5'10 tall' WHERE a = 'x'", "UPDATE t SET size = ?"),
+        ("SELECT * FROM u WHERE email = bob.smith@example.com AND x = 1", "SELECT * FROM u WHERE email = ?"),
+        ("CREATE USER bob@localhost IDENTIFIED BY hunter", "CREATE USER bob@localhost IDENTIFIED BY ?"),
+        ("SET PASSWORD FOR bob@localhost = hunter", "SET PASSWORD FOR bob@localhost = ?"),
+        ("SET PASSWORD=hunter", "SET PASSWORD= ?"),
+        ("CHANGE MASTER TO MASTER_PASSWORD = hunter, MASTER_PORT = 3", "CHANGE MASTER TO MASTER_PASSWORD = ?"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_its_quotes_is_not_stored(refused, kept):
+    """MySQL refuses such statements, and the slow log has them."""
+    assert text.storable(refused) == (kept, False)
+
+
+@pytest.mark.parametrize(
+    "valid",
+    [
+        *(case.sql for case in CASES),
+        "SELECT 'a' x, 'b'AS y FROM t WHERE a='x'AND b IN('y')ORDER BY c", "SELECT@a:=1,@b", "UPDATE t SET a='x'WHERE b=@c",
+        "SELECT 'a' COLLATE utf8_bin, _utf8'b', N'c', DATE'2026-01-01'", "GRANT SELECT ON a.* TO bob@localhost IDENTIFIED BY 'x'",
+        "SET PASSWORD FOR bob@localhost = PASSWORD('x')", "CREATE USER bob@'%' IDENTIFIED BY PASSWORD '*A'",
+        "CREATE DEFINER=bob@localhost PROCEDURE p() SELECT 'a'", "SELECT * FROM t WHERE password = other AND a = 'x'",
+    ],
+)  # fmt: skip
+def test_what_mysql_takes_is_stored_whole(valid):
+    stored, whole = text.storable(valid)
+    assert whole or "\\" in valid or "'" in valid or '"' in valid, stored
+
+
 # Letters and digits that stand in no template: whatever of them is in a masked text has come from a literal.
 _SECRET = st.text("жщюяЖЩ0123456789", min_size=1, max_size=12)
 _DIGITS = st.text("0123456789", min_size=1, max_size=9)

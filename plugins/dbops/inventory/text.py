@@ -163,7 +163,9 @@ def storable(text: str, *, cut: bool = False) -> tuple[str, bool]:
     """(masked text, whether it is the whole text): as :func:`mask_literals`, without what may be a value that looks like code.
 
     Where a string is open at the end of a text that is not `cut`, or a quote behind a backslash may end a string or not
-    (NO_BACKSLASH_ESCAPES) and both can be, nobody knows what is code behind the first such literal: the text ends there with ``?``.
+    (NO_BACKSLASH_ESCAPES) and both can be, nobody knows what is code behind the first such literal: the text ends there with ``?``. So it
+    does where MySQL refused a statement and a log kept it: at a value that is out of its quotes (``'O'Brien'``), an unquoted address or
+    password.
     """
     code = plain(text)
     end = _doubtful(code, cut)
@@ -171,6 +173,11 @@ def storable(text: str, *, cut: bool = False) -> tuple[str, bool]:
 
 
 def _doubtful(code: str, cut: bool) -> int | None:
+    found = [at for at in (_ambiguous(code, cut), _out_of_quotes(code)) if at is not None]
+    return min(found, default=None)
+
+
+def _ambiguous(code: str, cut: bool) -> int | None:
     quoted = [m for m in _TOKEN.finditer(code) if m.lastgroup in ("string", "name")]
     strings = [m for m in quoted if m.lastgroup == "string"]
     escaped = next((m.start() for m in strings if _ESCAPED_QUOTE.search(m[0])), None)
@@ -185,6 +192,54 @@ def _doubtful(code: str, cut: bool) -> int | None:
 def _closes_without_escapes(code: str) -> bool:
     quoted = [m[0] for m in _TOKEN_WITHOUT_ESCAPES.finditer(code) if m.lastgroup in ("string", "name")]
     return all(map(_CLOSED_WITHOUT_ESCAPES.fullmatch, quoted))
+
+
+# Without a blank between them: after a string, and before a variable.
+_TOUCHES_STRING = frozenset((
+    "AND", "OR", "XOR", "NOT", "IS", "IN", "LIKE", "BETWEEN", "DIV", "MOD", "REGEXP", "RLIKE", "SOUNDS", "COLLATE", "ESCAPE", "THEN",
+    "ELSE", "WHEN", "END", "AS", "FROM", "WHERE", "ASC", "DESC", "LIMIT", "ORDER", "GROUP", "HAVING", "UNION", "ON", "USING", "INTO", "FOR", "WITH",
+    "LOCK", "PROCEDURE", "PATH", "COLUMNS", "SEPARATOR",
+))  # fmt: skip
+_TOUCHES_VARIABLE = frozenset((
+    "SELECT", "AND", "OR", "XOR", "NOT", "IN", "LIKE", "BETWEEN", "DIV", "MOD", "REGEXP", "RLIKE", "THEN", "ELSE", "WHEN", "CASE", "BY",
+    "ON", "WHERE", "HAVING", "SET", "INTO", "VALUES", "USING", "DISTINCT", "ALL", "INTERVAL", "AGAINST", "CALL", "DO", "RETURN",
+))  # fmt: skip
+_WITH_VALUES = frozenset(("select", "insert", "replace", "update", "delete", "call", "do"))
+_PASSWORDS = frozenset(("PASSWORD", "MASTER_PASSWORD", "SOURCE_PASSWORD"))
+_NO_PASSWORD = frozenset(("PASSWORD", "OLD_PASSWORD", "RANDOM", "EXPIRE", "NULL"))
+_SET_PASSWORD = re.compile(r"\s*SET\s+PASSWORD\b", re.IGNORECASE)
+_BLANK_OR_SIGN = re.compile(r"[\s=(,<>]")
+
+
+def _out_of_quotes(code: str) -> int | None:
+    """Where a value stands as code, so that MySQL refuses the statement; None when nothing looks like it."""
+    with_values = kind_of(code) in _WITH_VALUES
+    string: int | None = None
+    before: list[tuple[str, str]] = [("", "")] * 2  # kind and capitals of the two tokens before
+    end = 0
+    for match in _TOKEN.finditer(code):
+        kind, value = match.lastgroup or "", match[0]
+        if kind in ("space", "comment", "hint"):
+            continue
+        last, word, touches = before[1], value.upper() if kind in ("word", "op") else "", match.start() == end
+        if kind == "string" and string is None:
+            string = match.start()
+        if with_values and touches:
+            if last[0] == "string" and (kind == "number" or (kind == "word" and word not in _TOUCHES_STRING)):
+                return string
+            if kind == "variable" and last[0] not in ("", "op") and last[1] not in _TOUCHES_VARIABLE:
+                return max((m.end() for m in _BLANK_OR_SIGN.finditer(code, 0, match.start())), default=0)
+        if kind == "word" and not with_values and word not in _NO_PASSWORD and _asks_for_password(before, code):
+            return match.start()
+        before, end = [last, (kind, word)], match.end()
+    return None
+
+
+def _asks_for_password(before: list[tuple[str, str]], code: str) -> bool:
+    first, second = before[0][1], before[1][1]
+    return (first == "IDENTIFIED" and second == "BY") or (
+        second == "=" and (first in _PASSWORDS or _SET_PASSWORD.match(code) is not None)
+    )
 
 
 class _Mask:
@@ -367,6 +422,8 @@ class Caller:
 
 def comments(text: str) -> tuple[str, ...]:
     """Its comments as written; none behind the place from which on nobody knows what is code and what a value, see :func:`storable`."""
+    if not any(sign in text for sign in ("/*", "--", "#")):
+        return ()
     code = plain(text)
     end = _doubtful(code, cut=False)
     return tuple(token.text for token in tokens(code if end is None else code[:end]) if token.kind == "comment")
