@@ -1,14 +1,8 @@
--- Programs that keep a sql_mode which 8.0 does not know.
+-- Programs that keep a sql_mode which 8.0 does not know (MAXDB has a check of its own).
 SELECT CONCAT(p.kind, ' ', p.object) AS object, CONCAT('sql_mode ', p.sql_mode) AS detail
 FROM (
-    SELECT LOWER(r.ROUTINE_TYPE) AS kind, CONCAT(r.ROUTINE_SCHEMA, '.', r.ROUTINE_NAME) AS object, r.SQL_MODE AS sql_mode
-    FROM information_schema.ROUTINES AS r WHERE r.ROUTINE_SCHEMA NOT IN ('mysql', 'sys')
-    UNION ALL
-    SELECT 'trigger', CONCAT(t.TRIGGER_SCHEMA, '.', t.TRIGGER_NAME), t.SQL_MODE
-    FROM information_schema.TRIGGERS AS t WHERE t.TRIGGER_SCHEMA NOT IN ('mysql', 'sys')
-    UNION ALL
-    SELECT 'event', CONCAT(e.EVENT_SCHEMA, '.', e.EVENT_NAME), e.SQL_MODE FROM information_schema.EVENTS AS e
-    UNION ALL
-    SELECT 'server', 'global', @@GLOBAL.sql_mode
+    {% include 'blue_green/_sql_modes.sql' %}
+
 ) AS p
-WHERE p.sql_mode REGEXP '(^|,)(DB2|MAXDB|MSSQL|MYSQL323|MYSQL40|ORACLE|POSTGRESQL|NO_FIELD_OPTIONS|NO_KEY_OPTIONS|NO_TABLE_OPTIONS)(,|$)'
+WHERE p.sql_mode REGEXP '(^|,)(DB2|MSSQL|MYSQL323|MYSQL40|ORACLE|POSTGRESQL|NO_FIELD_OPTIONS|NO_KEY_OPTIONS|NO_TABLE_OPTIONS)(,|$)'
+    AND NOT FIND_IN_SET('MAXDB', p.sql_mode)
