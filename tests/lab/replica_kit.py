@@ -80,7 +80,8 @@ def pair(folder: Path, schema: str, **blue_options: str) -> Iterator[tuple[Side,
 def settle(blue: Side, green: Side, seconds: float = 30) -> None:
     """Wait until green has what blue has executed."""
     wanted = blue.server.value("@@GLOBAL.gtid_executed")
-    assert green.server.value(f"WAIT_FOR_EXECUTED_GTID_SET('{wanted}', {seconds:g})") == 0
+    done = green.server.value(f"WAIT_FOR_EXECUTED_GTID_SET('{wanted}', {seconds:g})")
+    assert done == 0, green.server.rows("SHOW SLAVE STATUS")[0]["Last_Error"]
 
 
 def soon(seconds: float = 10) -> tenacity.Retrying:
