@@ -16,6 +16,7 @@ import yaml
 from dbops import connections
 from dbops.archive import codec
 from dbops.archive.spec import ArchiveSpec
+from dbops.blue_green.spec import RehearsalSpec
 from dbops.inventory.spec import InventorySpec
 from dbops.mysql import Column
 from lab import config, mysql, trino
@@ -200,14 +201,20 @@ def test_the_inventory_spec_of_the_docs_is_a_spec() -> None:
     assert [i.name for i in spec.instances] == ["shop-1", "shop-2"]
 
 
-@pytest.mark.parametrize("name", ["ARCHIVE", "INVENTORY"])
+def test_the_rehearsal_spec_of_the_docs_is_a_spec() -> None:
+    (block,) = blocks(ROOT / "docs/blue_green.md", "yaml")
+    spec = RehearsalSpec.model_validate({"name": "shop", **yaml.safe_load(block)})
+    assert spec.source.kind == "snapshot"
+
+
+@pytest.mark.parametrize("name", ["ARCHIVE", "INVENTORY", "BLUE_GREEN"])
 def test_what_the_code_declares_does_not_drift(name: str) -> None:
     tool = spec_docs()
     page = getattr(tool, name)
     assert tool.page(page, TEXTS[page]) == TEXTS[page], "run: python tools/spec_docs.py"
 
 
-@pytest.mark.parametrize(("name", "fewest"), [("ARCHIVE", 40), ("INVENTORY", 25)])
+@pytest.mark.parametrize(("name", "fewest"), [("ARCHIVE", 40), ("INVENTORY", 25), ("BLUE_GREEN", 45)])
 def test_every_spec_field_has_a_meaning(name: str, fewest: int) -> None:
     tool = spec_docs()
     rows = [line for line in tool.parts(getattr(tool, name))["fields"].splitlines() if line.startswith("| `")]

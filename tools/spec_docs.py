@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCHIVE, INVENTORY = ROOT / "docs" / "archive.md", ROOT / "docs" / "inventory.md"
+ARCHIVE, INVENTORY, BLUE_GREEN = (ROOT / "docs" / f"{page}.md" for page in ("archive", "inventory", "blue_green"))
 BEGIN = "<!-- {}: begin; written by tools/spec_docs.py -->"
 END = "<!-- {}: end -->"
 LIMITS = {
@@ -33,9 +33,25 @@ def parts(page: Path) -> dict[str, str]:
         from dbops.archive.spec import ArchiveSpec
 
         return {"fields": fields(ArchiveSpec)}
+    if page == BLUE_GREEN:
+        from dbops.blue_green.spec import RehearsalSpec
+
+        return {"fields": fields(RehearsalSpec), "checks": checks()}
     from dbops.inventory.spec import InventorySpec
 
     return {"fields": fields(InventorySpec), "rules": rules()}
+
+
+def checks() -> str:
+    """Checks of the preflight of a rehearsal: those through the API, then those by SQL."""
+    from dbops.blue_green import control, preflight
+
+    lines = ["| id | asked | when it finds something | fix |", "| --- | --- | --- | --- |"]
+    for asked, found in (("API", control.CHECKS), ("SQL", preflight.CHECKS)):
+        lines.extend(
+            f"| `{each.id}` | {asked} | {each.level} | {each.fix.replace('|', chr(92) + '|')} |" for each in found
+        )
+    return "\n".join(lines) + "\n"
 
 
 def rules() -> str:
@@ -151,7 +167,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 when a page is not what would be written")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "plugins"))
-    for path in (ARCHIVE, INVENTORY):
+    for path in (ARCHIVE, INVENTORY, BLUE_GREEN):
         given = path.read_text()
         wanted = page(path, given)
         if arguments.check and given != wanted:

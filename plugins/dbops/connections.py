@@ -64,6 +64,18 @@ def mysql(
     return _connect(conn_id, raw=raw, autocommit=autocommit, schema=schema, address=address)
 
 
+def login(conn_id: str) -> tuple[str, str]:
+    """User and password of a connection whose host is not used, because a run makes the server itself.
+
+    Raises ConnectionUndefined for an unknown id, ConnectionInvalid when either is empty.
+    """
+    conn = _get(conn_id)
+    for field, value in (("login", conn.login), ("password", conn.password)):
+        if not value:
+            raise ConnectionInvalid(f"connection {conn_id!r}: field {field!r} is empty; set it in the connection")
+    return str(conn.login), str(conn.password)
+
+
 def is_defined(conn_id: str) -> bool:
     """Whether the connection exists in any configured secrets backend, the environment or the metadata database."""
     try:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dbops import connections, guardrails, reports, specs
 from dbops.alerting import Explained
@@ -103,6 +103,8 @@ class RoomOperator(BaseOperator, Generic[S]):
         refused: tuple[type[Exception], ...] = (guardrails.Refused, *self.refusals())
         try:
             yield
+        except AirflowSkipException:
+            raise
         except refused as error:
             raise Stopped(str(error), happened=happened, safe_next=safe_next, target=self.target(spec)) from error
         except Exception as error:

@@ -11,6 +11,10 @@ from dbops.blue_green.switchover import MAX_TIMEOUT_S, Outcome
 FLOOR_S, FACTOR, STEP_S = 180, 3, 30
 SECONDS_PER_CONNECTION = 60 / 1000
 """AWS: dropping connections took up to 60 s per 1,000 of them in older engine versions."""
+MANY_TABLES = 12_000
+"""So many are used by a public test of metadata overhead. No time a table is known, so they never weigh more than half a timeout."""
+FEW_TABLES = 1_000
+"""Fewer are no candidate."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Evidence:
     connections: int | None = None
     writes_without_key: int | None = None
     """Rows changed in tables without a primary key."""
+    tables: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,14 @@ _NAMED = {
     "ddl": ("ddl",),
     "connections": ("connection",),
     "no key": ("primary key",),
+    "tables": ("table count", "many tables"),
 }
 
 
 def causes(attempt: Attempt) -> list[Cause]:
     """Candidates for a roll back, strongest first; empty when nothing measured points anywhere, which is to be said and not guessed."""
     seen, limit, text = attempt.evidence, attempt.timeout_s, attempt.reason.lower()
+    tables = seen.tables or 0
     found = [
         ("lag", seen.max_lag_s, f"green was up to {seen.max_lag_s} s behind"),
         ("transaction", seen.longest_transaction_s, f"a transaction was open for {seen.longest_transaction_s} s"),
@@ -72,6 +79,7 @@ def causes(attempt: Attempt) -> list[Cause]:
         ("connections", seen.connections and seen.connections * SECONDS_PER_CONNECTION, f"{seen.connections} connections to drop"),
         # No time per row is known, so it only counts as far as there was lag as well.
         ("no key", seen.writes_without_key and (seen.max_lag_s or 0) * 0.9, f"{seen.writes_without_key} row changes without a key"),
+        ("tables", limit / 2 * min(1, tables / MANY_TABLES) if tables >= FEW_TABLES else None, f"blue has {tables} tables"),
     ]  # fmt: skip
     ranked = [
         Cause(name, round(seconds / limit * (2 if any(word in text for word in _NAMED[name]) else 1), 3), words)

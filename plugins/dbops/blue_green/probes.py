@@ -97,6 +97,17 @@ class Settings(BaseModel):
         return (self.schema_name, TABLE)
 
 
+def connect(endpoint: Endpoint, *, autocommit: bool = True, timeout_s: int = 10) -> Any:
+    """A connection of mysqlclient; each of its waits ends after `timeout_s`. Raises MySQLdb.Error."""
+    import MySQLdb
+
+    more = {"ssl": endpoint.ssl} if endpoint.ssl else {}
+    return MySQLdb.connect(
+        host=endpoint.host, port=endpoint.port, user=endpoint.user, password=endpoint.password.get_secret_value(),
+        autocommit=autocommit, connect_timeout=timeout_s, read_timeout=timeout_s, write_timeout=timeout_s, **more,
+    )  # fmt: skip
+
+
 def create_table(conn: Any, schema: str) -> None:
     """Create the table that write lanes insert into, where it is missing; on blue, before green is made."""
     with conn.cursor() as cursor:
@@ -263,14 +274,7 @@ class Prober:
             self._writer.line("a", lane.name, seq, sent, seen.connected, done, errno, server, seen.beat)
 
     def _ask(self, lane: Lane, seq: int, sent: int, seen: _Seen) -> None:
-        import MySQLdb
-
-        endpoint, timeout = lane.endpoint, self._settings.timeout_s
-        more = {"ssl": endpoint.ssl} if endpoint.ssl else {}
-        connection = MySQLdb.connect(
-            host=endpoint.host, port=endpoint.port, user=endpoint.user, password=endpoint.password.get_secret_value(),
-            autocommit=lane.kind != "refused_write", connect_timeout=timeout, read_timeout=timeout, write_timeout=timeout, **more,
-        )  # fmt: skip
+        connection = connect(lane.endpoint, autocommit=lane.kind != "refused_write", timeout_s=self._settings.timeout_s)
         seen.connected = self._clock()
         with closing(connection), connection.cursor() as cursor:
             if lane.kind == "read":

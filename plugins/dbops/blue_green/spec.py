@@ -150,7 +150,7 @@ class RehearsalSpec(Spec):
     faults: list[Fault] = Field(default_factory=list, description="what stands in the way on purpose")
     compare: Compare = Field(default_factory=Compare, description="statements whose results and plans are compared")
     breaking_ddl: bool = Field(
-        default=False, description="also try, on blue, DDL that is known to break replication to green, after all else"
+        default=False, description="try DDL that is known to break replication to green, instead of a switchover"
     )
     probe_period_ms: int = Field(
         default=50, ge=10, le=100, description="time between two probes of a lane; at most 100 (10 Hz)"
@@ -182,6 +182,9 @@ class RehearsalSpec(Spec):
         for fault in self.faults:
             if fault.attempt > len(self.ladder):
                 raise ValueError(f"faults: attempt {fault.attempt} does not exist, the ladder has {len(self.ladder)}")
+        attempts = [fault.attempt for fault in self.faults]
+        if twice := sorted({number for number in attempts if attempts.count(number) > 1}):
+            raise ValueError(f"faults: attempt {twice[0]} has two; give each attempt one at most")
         if self.form == "instance" and self.source.kind == "clone":
             raise ValueError("source: kind clone is for form cluster; an instance is made from a snapshot")
         if self.form == "instance" and self.placement.readers:

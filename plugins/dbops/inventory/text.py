@@ -197,8 +197,8 @@ def _closes_without_escapes(code: str) -> bool:
 # Without a blank between them: after a string, and before a variable.
 _TOUCHES_STRING = frozenset((
     "AND", "OR", "XOR", "NOT", "IS", "IN", "LIKE", "BETWEEN", "DIV", "MOD", "REGEXP", "RLIKE", "SOUNDS", "COLLATE", "ESCAPE", "THEN",
-    "ELSE", "WHEN", "END", "AS", "FROM", "WHERE", "ASC", "DESC", "LIMIT", "ORDER", "GROUP", "HAVING", "UNION", "ON", "USING", "INTO", "FOR", "WITH",
-    "LOCK", "PROCEDURE", "PATH", "COLUMNS", "SEPARATOR",
+    "ELSE", "WHEN", "END", "AS", "FROM", "WHERE", "ASC", "DESC", "LIMIT", "ORDER", "GROUP", "HAVING", "UNION", "ON", "USING", "INTO", "FOR",
+    "WITH", "LOCK", "PROCEDURE", "PATH", "COLUMNS", "SEPARATOR",
 ))  # fmt: skip
 _TOUCHES_VARIABLE = frozenset((
     "SELECT", "AND", "OR", "XOR", "NOT", "IN", "LIKE", "BETWEEN", "DIV", "MOD", "REGEXP", "RLIKE", "THEN", "ELSE", "WHEN", "CASE", "BY",

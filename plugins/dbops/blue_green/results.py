@@ -1,0 +1,127 @@
+"""What a rehearsal comes to: figures, what is left and what it costs, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from dbops.blue_green import cost, estimate, findings, lag, outages, recording
+from dbops.blue_green.findings import Conclusion, Finding
+from dbops.blue_green.journal import Journal
+from dbops.blue_green.recording import SECOND
+from dbops.blue_green.resources import Resource
+from dbops.blue_green.steps import GREEN_LANE, Services, recording_paths, spec_of
+
+MEASURES = (("write", "blue_write"), ("read", "blue_read"), ("connect", "blue_write"))
+AROUND_S = 15
+"""Seconds before the call and after the end that a chart of an attempt shows."""
+
+
+def measure(services: Services, name: str) -> dict[str, Any]:
+    """Compute every figure from the recordings; they stay in the store for the rehearsals to come."""
+    journal = services.journal(name)
+    steps, spec = journal.steps(), spec_of(journal)
+    seen = recording.read([path for path in recording_paths(services, name).values() if path.exists()])
+    attempts = {n: steps[f"attempt_{n}"] for n in range(1, len(spec.ladder) + 1) if f"attempt_{n}" in steps}
+    downtime: dict[str, dict[str, Any]] = {}
+    found: list[Finding] = []
+    for number, document in attempts.items():
+        rows = downtime[str(number)] = {}
+        since, until = span(seen, document)
+        for what, lane in MEASURES:
+            down = outages.measure(seen, lane, what, since=since, until=until)  # type: ignore[arg-type]
+            rows[what] = {k: v for k, v in asdict(down).items() if k != "outages"}
+            if not down.is_over:
+                found.append(
+                    Finding(
+                        "measured", "blocker", f"attempt {number}: {what} was still down when the last probe was sent"
+                    )
+                )
+            if down.blind_s > 1:
+                found.append(
+                    Finding("measured", "warning", f"attempt {number}: nobody looked for {down.blind_s:.1f} s ({what})")
+                )
+    # Once green has taken over, nothing replicates to the name that it had.
+    ends = [span(seen, d)[0] + AROUND_S * SECOND for d in attempts.values() if d["outcome"] == "COMPLETED"]
+    known = [s for s in lag.samples(seen, GREEN_LANE) if not ends or s.at < ends[0]]
+    behind = lag.summary(known)
+    document = {
+        "period_ms": seen.period / 1e6, "downtime": downtime, "lag": asdict(behind), "torn_lines": seen.torn_lines,
+        "figures": _figures(steps, downtime, attempts, behind), "findings": findings.documents(found),
+    }  # fmt: skip
+    journal.put("measured", document, services.now())
+    journal.keep_figures(document["figures"])
+    return document
+
+
+def _figures(
+    steps: Mapping[str, Any], downtime: Mapping[str, Any], attempts: Mapping[int, Any], behind: lag.LagSummary
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for number, document in attempts.items():
+        if document["outcome"] == "COMPLETED":
+            found["switchover_s"] = document["duration_s"]
+            found |= {f"{what}_downtime_s": downtime[str(number)][what]["longest_s"] for what, _ in MEASURES}
+    if "green" in steps:
+        found["green_creation_s"] = steps["green"]["creation_s"]
+    for figure, value in (("lag_p95_s", behind.p95_s), ("lag_max_s", behind.max_s)):
+        if value is not None:
+            found[figure] = value
+    if arrivals := [a["seconds"] for a in steps.get("replication", {}).get("arrivals", ()) if a["seconds"] is not None]:
+        found["slowest_arrival_s"] = max(arrivals)
+    return found
+
+
+def account_for(
+    services: Services, name: str, left: Sequence[Resource], errors: Sequence[str], *, keep: bool
+) -> dict[str, Any]:
+    """After the teardown: what stands and what an hour of it costs; the hours that were really paid for."""
+    journal = services.journal(name)
+    spec, steps, today = spec_of(journal), journal.steps(), services.now().date()
+    prices = cost.load()
+    found = []
+    if left and not keep:
+        listed = ", ".join(f"{r.kind} {r.identifier}" for r in left)
+        found.append(Finding("teardown", "blocker", f"{len(left)} resources are left: {listed}"))
+    found += [Finding("teardown", "blocker", error) for error in errors]
+    actual = None
+    if "provision" in steps:
+        # AWS bills blue from its creation on, not from the day on which this document was first written.
+        hours = [_hours(at, services.now()) for at in _since(journal)]
+        source = steps["plan"]["source"]
+        actual = estimate.actual(
+            spec, prices, today, hours[0], hours[1], source_gb=source["gigabytes"], blue_version=source["version"]
+        )
+    document = {
+        "left": [{**asdict(r), "created_at": None, "tags": dict(r.tags)} for r in left],
+        "per_hour": estimate.left_per_hour(left, spec.placement.region, prices),
+        "kept": keep,
+        "actual": actual
+        and {"total": actual.total, "items": [list(i) for i in actual.items], "currency": actual.currency},
+        "findings": findings.documents(found),
+    }
+    journal.put("teardown", document, services.now())
+    return document
+
+
+def _since(journal: Journal) -> tuple[datetime | None, datetime | None]:
+    """When blue and green began to be billed."""
+    phases = {phase: at for at, phase in reversed(journal.phases())}
+    return phases.get("provision"), phases.get("creating green")
+
+
+def _hours(since: datetime | None, now: datetime) -> float:
+    return 0.0 if since is None else (now - since).total_seconds() / 3600
+
+
+def conclude(journal: Journal) -> Conclusion:
+    """The verdict on what the journal holds."""
+    return findings.conclude(journal.steps())
+
+
+def span(seen: recording.Recording, document: Mapping[str, Any]) -> tuple[int, int]:
+    """[begin, end) of an attempt on the probes' clock, with what lies around it."""
+    called = int(datetime.fromisoformat(document["called_at"]).timestamp() * SECOND) - seen.wall_offset
+    return called - AROUND_S * SECOND, called + int((document["duration_s"] + AROUND_S) * SECOND)

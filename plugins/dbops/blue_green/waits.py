@@ -1,0 +1,122 @@
+"""What a rehearsal waits for, in the worker or in the triggerer, and its end: teardown and janitor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from dbops.blue_green import asking, attempt, attempts, janitor, readiness, results, steps, switchover, teardown
+from dbops.blue_green.readiness import Readiness
+from dbops.blue_green.spec import RehearsalSpec
+from dbops.blue_green.steps import Services, StepError
+
+TEARDOWN_DEADLINE = timedelta(hours=2)
+GREEN_LOOKS = 2000
+"""Looks at a deployment that is being created before the trigger gives it back to its task."""
+
+
+def green_state(services: Services, name: str) -> Readiness:
+    """What has been seen of green so far."""
+    kept = services.journal(name).get("readiness")
+    return readiness.load(kept) if kept else Readiness()
+
+
+def await_green(services: Services, name: str) -> None:
+    """Look until green is ready, in this process.
+
+    Raises:
+        StepError: the creation failed, or took longer than the deadline of the services
+    """
+    identifier = services.journal(name).require("deployment")["id"]
+    state, wait = green_state(services, name), services.waiting("green")
+    while True:
+        seen = asking.ask(services.rds, readiness.checking(identifier, state.target, services.now()))
+        state = readiness.advance(state, seen)
+        keep_green(services, name, readiness.dump(state))
+        if state.is_over:
+            return require_green(state)
+        steps.adopt(services, name)
+        wait()
+
+
+def keep_green(services: Services, name: str, state: Mapping[str, Any]) -> None:
+    """Keep what was seen, by whoever looked."""
+    services.journal(name).put("readiness", state, services.now())
+
+
+def require_green(state: Readiness) -> None:
+    """Raises StepError unless it is ready."""
+    if state.outcome == "FAILED":
+        raise StepError(f"green cannot become available: {state.reason}")
+    if state.outcome != "READY":
+        raise StepError(f"green is not available yet: {state.reason}; clear this task to wait on")
+
+
+def green_trigger(services: Services, name: str, spec: RehearsalSpec) -> Any:
+    """The trigger that goes on where the journal stands."""
+    from dbops.blue_green.aws.triggers import BlueGreenReadyTrigger
+
+    return BlueGreenReadyTrigger(
+        blue_green_deployment_identifier=services.journal(name).require("deployment")["id"],
+        state=readiness.dump(green_state(services, name)), waiter_max_attempts=GREEN_LOOKS, waiter_delay=services.poll_s,
+        aws_conn_id=spec.aws_connection, region_name=spec.placement.region,
+    )  # fmt: skip
+
+
+def await_switchover(services: Services, name: str, number: int) -> switchover.Memory:
+    """Look until the attempt is over, in this process; its own deadline ends it."""
+    while True:
+        memory = attempts.look(services, name, number)
+        if memory.is_over:
+            return memory
+        services.sleep(min(services.poll_s, 2.0))
+
+
+def keep_attempt(services: Services, name: str, number: int, document: Mapping[str, Any]) -> switchover.Memory:
+    """Keep what the trigger saw of an attempt."""
+    attempts.Kept(services.journal(name), number, services.now()).save(dict(document))
+    return attempt.load(document).memory
+
+
+def switchover_trigger(services: Services, name: str, number: int, spec: RehearsalSpec) -> Any:
+    """The trigger that watches the attempt from what the journal holds."""
+    from dbops.blue_green.aws.triggers import BlueGreenSwitchoverTrigger
+
+    return BlueGreenSwitchoverTrigger(
+        attempt=services.journal(name).require(f"memory_{number}"), waiter_delay=min(services.poll_s, 2.0),
+        aws_conn_id=spec.aws_connection, region_name=spec.placement.region,
+    )  # fmt: skip
+
+
+def tear_down(services: Services, name: str) -> dict[str, Any]:
+    """End what runs beside and remove everything, unless the spec keeps it; the document says what is left and what it costs."""
+    journal = services.journal(name)
+    spec = steps.spec_of(journal)
+    journal.enter("teardown", services.now())
+    attempts.release(services, name)
+    steps.stop_probes(services, name)
+    if spec.keep_old:
+        return results.account_for(services, name, teardown.left(services.rds, name), (), keep=True)
+    deadline = services.now() + TEARDOWN_DEADLINE
+    removal = teardown.remove(services.rds, name, services.now, _pause(services), deadline)
+    return results.account_for(services, name, removal.left, removal.errors, keep=False)
+
+
+def sweep(services: Services, *, dry_run: bool, say: Callable[[str], None]) -> list[str]:
+    """Remove what is expired in one account and region; returns what is left, and what cannot be told, in words."""
+    found = janitor.expired(services.rds, services.now())
+    for name, standing in found.rehearsals.items():
+        say(f"expired: {name}: {', '.join(map(str, standing))}")
+    doubtful = [f"{each}: its name or expiry cannot be read" for each in found.doubtful]
+    if dry_run:
+        return doubtful
+    swept = janitor.sweep(services.rds, services.now, _pause(services), TEARDOWN_DEADLINE)
+    for name, removal in swept.removals.items():
+        say(f"removed of {name}: {', '.join(map(str, removal.removed)) or 'nothing'}")
+        doubtful += [f"{name}: {error}" for error in (*map(str, removal.left), *removal.errors)]
+    return doubtful
+
+
+def _pause(services: Services) -> Callable[[], None]:
+    return lambda: services.sleep(services.poll_s)
