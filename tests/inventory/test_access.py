@@ -76,6 +76,9 @@ def test_pattern(
         "SELECT * FROM orders WHERE id IS TRUE",
         "SELECT * FROM orders WHERE (id = ? OR (coupon = ? AND (status = ? OR id = ?))) OR total > ?",
         "SELECT customer_id, COUNT(*) FROM orders GROUP BY customer_id HAVING customer_id = ?",
+        "SELECT * FROM orders WHERE MATCH (note) AGAINST (?) OR status = ?",
+        "SELECT MATCH (note) AGAINST (?) FROM orders",
+        "SELECT * FROM orders WHERE MATCH (note, coupon) AGAINST (?)",
         # values that the index is not ordered by
         "SELECT * FROM orders WHERE (customer_id, placed_at) > (?, ?)",
         "SELECT * FROM orders WHERE coupon = ? COLLATE utf8mb4_unicode_ci",
@@ -114,6 +117,8 @@ def test_what_reads_the_whole_table_is_a_scan(text: str) -> None:
         ("SELECT * FROM order_items WHERE (order_id = ? AND line = ?) OR (order_id = ? AND line = ?)", "order_items", "multi-point"),
         ("SELECT * FROM orders WHERE coupon = ? COLLATE utf8mb4_bin", "orders", "range"),
         ("SELECT * FROM orders WHERE coupon = BINARY ?", "orders", "range"),
+        ("SELECT * FROM orders WHERE MATCH (note) AGAINST (?) > ? AND (status = ? OR total = ?)", "orders", "fulltext"),
+        ("SELECT * FROM orders WHERE MATCH (note) AGAINST (?) AND id = ?", "orders", "point"),
         ("SELECT * FROM orders WHERE id <=> ?", "orders", "point"),
         ("SELECT * FROM orders WHERE id = p_id AND status = p_status", "orders", "point"),  # what no table has is a variable
         ("UPDATE order_items SET qty = ? WHERE (order_id, line) = (?, ?)", "order_items", "point"),
@@ -275,6 +280,7 @@ def test_no_counters_are_no_witness() -> None:
     ("text", "can"),
     [
         ("SELECT 1", True), ("/* x */ (SELECT 1)", True), ("SELECT 'what?' FROM t", True), ("UPDATE t SET a = 1", False),
+        ("SELECT 1 FROM t WHERE LAMBDA_SYNC('arn', '{}') = 1", False), ("SELECT lambda FROM t", True),
         ("SELECT SLEEP(8)", False), ("SELECT `GET_LOCK`('a', 0)", False), ("DELETE FROM t WHERE id = f()", False),
         ("WITH c AS (SELECT 1) SELECT * FROM c", True),
         ("SELECT ? FROM t", False), ("CALL p()", False), ("SELECT `a` FROM `t` WHERE `b` IN (...)", False), ("SELECT 'cut...", False),

@@ -284,6 +284,13 @@ def test_low_coverage_is_a_warning_and_no_snapshot_a_failure() -> None:
     assert summary.judge(analysed(intervals=[]))[0] is Verdict.FAILED
 
 
+def test_a_user_who_sees_no_table_is_said() -> None:
+    found = analysed(READ, catalog=replace(shop.CATALOG, tables={}, views={}), given=spec(under_migration=[]))
+    assert any("this user sees no table" in reason for reason in summary.judge(found)[1])
+    gap = Gap("definitions (indexes)", "timeout", "grant")
+    assert "definitions (indexes): timeout" in summary.judge(analysed(READ, gaps=(gap,)))[1]
+
+
 def test_only_the_spec_s_schemas_are_judged_but_every_schema_is_resolved() -> None:
     found = analysed(READ, given=spec(schemas=["elsewhere"]))
     assert found.heats == []

@@ -10,6 +10,7 @@ import pytest
 
 from dbops import mysql as facts
 from dbops.inventory import access, parse, resolve
+from dbops.inventory.catalog import read as definitions_of
 from dbops.inventory.model import Activity, Catalog, ColumnUse, Statement, TableRef, Use
 from dbops.inventory.trials import Explainer
 from lab import mysql
@@ -240,6 +241,25 @@ def test_no_scan_is_taken_for_a_lookup(conn: Any, explain: Explainer) -> None:
         scans = [w.plan.access_type for w in tables if w.plan and w.pattern.access_class == "scan"]
         assert len(scans) == (text in WHOLE), (text, tables)
         assert set(scans) <= {"ALL", "index"}, (text, tables)
+
+
+def test_an_index_that_the_optimizer_may_not_use_serves_nothing(server: str, conn: Any, explain: Explainer) -> None:
+    if server == "mysql57":
+        return  # it has none; that the definitions can be read there is shown by every other test
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE hidden (id INT PRIMARY KEY, a INT NOT NULL, b INT NOT NULL, KEY a (a) INVISIBLE, KEY b (b))"
+        )
+    try:
+        definitions, _ = definitions_of(conn, [SCHEMA])
+        for text, access_class in (
+            ("SELECT * FROM hidden WHERE a = 1", "scan"),
+            ("SELECT * FROM hidden WHERE b = 1", "prefix"),
+        ):
+            witnesses = judge(explain, definitions, text)
+            assert (witnesses.pattern.access_class, witnesses.differences) == (access_class, ())
+    finally:
+        conn.query("DROP TABLE hidden")
 
 
 def test_writes_have_a_pattern_and_are_never_explained(conn: Any, explain: Explainer) -> None:

@@ -1,4 +1,5 @@
--- Indexed columns, one row a column, in index order and the primary key first. A prefix index has prefix_chars set.
+-- Indexed columns, one row a column, in index order and the primary key first. A prefix index has prefix_chars set. An index that 8.0 was
+-- told not to use has the type INVISIBLE.
 SELECT
     'catalog' AS dbops_inventory,
     s.TABLE_SCHEMA AS table_schema,
@@ -8,7 +9,7 @@ SELECT
     s.COLUMN_NAME AS column_name,
     s.SUB_PART AS prefix_chars,
     s.NULLABLE = 'YES' AS nullable,
-    s.INDEX_TYPE AS index_type
+    /*!80000 IF(s.IS_VISIBLE = 'NO', 'INVISIBLE', */ s.INDEX_TYPE /*!80000 ) */ AS index_type
 FROM information_schema.STATISTICS AS s
 WHERE s.TABLE_SCHEMA {{ schemas }}
 ORDER BY s.TABLE_SCHEMA, s.TABLE_NAME, s.INDEX_NAME = 'PRIMARY' DESC, s.INDEX_NAME, s.SEQ_IN_INDEX

@@ -82,11 +82,11 @@ def pattern(statement: Statement, table: TableRef, catalog: Catalog) -> Pattern:
     if analysis.method in ("truncated-regex", "unparsed"):
         return Pattern(table, "unknown", flags=flags)
     aliases = _aliases(statement, table)
-    if "fulltext" in flags | analysis.flags and (index := _fulltext(definition, statement, table)):
-        return Pattern(table, "fulltext", index.name, index.columns, flags, aliases)
     served = [found for scope in _scopes(statement, catalog) for found in scope.served(table)]
     # A table that is named twice costs what its worse place costs.
     worst = min(served, key=lambda s: (_RANK[s.access_class], len(s.key)), default=_Served("scan"))
+    if worst.access_class != "point" and (index := _fulltext(definition, statement, table)):
+        return Pattern(table, "fulltext", index.name, index.columns, flags, aliases)
     return Pattern(table, worst.access_class, worst.index, worst.key, flags | worst.flags, aliases)
 
 
@@ -99,13 +99,14 @@ def _aliases(statement: Statement, table: TableRef) -> frozenset[str]:
 
 
 def _fulltext(definition: mysql.Table, statement: Statement, table: TableRef) -> mysql.Index | None:
-    filtered = {
-        use.column.lower()
-        for use in statement.columns
-        if use.table == table and use.role in ("filtered", "read", "sorted")
+    """The index of a MATCH that must hold for every row."""
+    matched = {
+        p.column.lower()
+        for p in statement.analysis.predicates
+        if p.operator == "match" and not p.either and (p.table is None or names(p.table, table, statement.schema))
     }
     return next(
-        (i for i in definition.indexes if i.index_type == "FULLTEXT" and {c.lower() for c in i.columns} <= filtered),
+        (i for i in definition.indexes if i.index_type == "FULLTEXT" and {c.lower() for c in i.columns} == matched),
         None,
     )
 
@@ -395,6 +396,11 @@ class Plan:
 
 
 # MySQL evaluates constant calls while it makes a plan: these wait, take a lock that outlives the statement, or leave the server.
+_ACTING_FAMILIES = (
+    "asynchronous_connection_failover_", "audit_log_", "aws_", "group_replication_", "keyring_", "lambda_", "service_get_",
+    "service_release_", "version_tokens_",
+)  # fmt: skip
+"""Beginnings of the names of functions that change the server, or call out of it (Aurora)."""
 _ACTING = frozenset({
     "benchmark", "get_lock", "is_free_lock", "is_used_lock", "load_file", "master_pos_wait", "release_all_locks", "release_lock", "sleep",
     "source_pos_wait", "wait_for_executed_gtid_set", "wait_until_sql_thread_after_gtids",
@@ -409,9 +415,13 @@ def explainable(text: str) -> bool:
     tokens = sqltext.code_tokens(text)
     return (
         sqltext.kind_of(text) == "select"
-        and not any(t.kind == "mark" or t.text == "..." or t.text.strip("`").lower() in _ACTING for t in tokens)
+        and not any(t.kind == "mark" or t.text == "..." or _acts(t.text.strip("`").lower()) for t in tokens)
         and not text.rstrip().endswith("...")
     )
+
+
+def _acts(word: str) -> bool:
+    return word in _ACTING or word.startswith(_ACTING_FAMILIES)
 
 
 def explain_json(conn: Any, text: str, schema: str | None = None, *, timeout_ms: int = 5000) -> dict[str, Any]:

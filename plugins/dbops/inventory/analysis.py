@@ -272,6 +272,11 @@ def _not_watched(name: str, last: datetime | None, evidence: Evidence) -> Gap:
 
 
 def _unmatched(spec: InventorySpec, catalog: Catalog) -> Iterable[Gap]:
+    if not catalog.tables:
+        yield Gap(
+            "definitions of tables", "this user sees no table, so no name is resolved and nothing is judged",
+            "GRANT SELECT on the schemas of the application", "none",
+        )  # fmt: skip
     for schema in sorted(set(spec.schemas) - {table.schema for table in (*catalog.tables, *catalog.views)}):
         yield Gap(
             f"schemas {schema}", "no table that this user may see is in such a schema, so nothing of it is judged",

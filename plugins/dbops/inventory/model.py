@@ -55,7 +55,7 @@ class Occurrence:
 
 @dataclass(frozen=True)
 class Predicate:
-    """A condition on one column: ``=``, ``<=>``, ``in``, ``range``, ``prefix`` (LIKE 'x%'), ``like``, ``null``, ``other``.
+    """A condition on one column: ``=``, ``<=>``, ``in``, ``range``, ``prefix`` (LIKE 'x%'), ``like``, ``null``, ``match``, ``other``.
 
     ``other`` is what bounds nothing: part of an expression, of a NOT, of CASE, or of HAVING.
     """

@@ -28,6 +28,10 @@ def report(found: Inventory, common: dict[str, Any]) -> Report:
     )  # fmt: skip
 
 
+_MISSING = ("definitions of tables", "definitions (", "schemas ", "under_migration ")
+"""Gaps that keep tables from being judged at all."""
+
+
 def judge(found: Inventory) -> tuple[Verdict, list[str]]:
     """FAILED: nothing could be measured; WARNING: something is unexplained, unknown or dangerous; OK: everything is explained."""
     if not found.intervals:
@@ -40,7 +44,7 @@ def judge(found: Inventory) -> tuple[Verdict, list[str]]:
             " demanded: nothing is advised; the gaps below name each remedy"
         )
     reasons += [_unseen(found, name) for name in found.unseen]
-    reasons += [f"{gap.what}: {gap.why}" for gap in found.gaps if gap.what.startswith(("under_migration ", "schemas "))]
+    reasons += [f"{gap.what}: {gap.why}" for gap in found.gaps if gap.what.startswith(_MISSING)]
     breaking = sum(any(f.severity == "breaks" for f in findings) for findings in found.findings.values())
     if breaking:
         reasons.append(f"{breaking} statements break in MySQL 8.0")

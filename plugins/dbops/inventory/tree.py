@@ -6,14 +6,14 @@ One pass from the root down, without recursion: a condition of 40,000 ORs is a t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlglot import exp
 
 from dbops.inventory.model import Access, Analysis, Occurrence, Predicate, Role, TableName
 
+_LEAVES = (exp.Column, exp.Identifier, exp.Literal, exp.Placeholder)
 _TRIGGER_ROWS = ("NEW", "OLD")
 _FLAGS: dict[str, tuple[type[exp.Expr], ...]] = {
     "join": (exp.Join,),
@@ -43,8 +43,7 @@ def _flags_of(kind: Any) -> frozenset[str]:
     return frozenset(flag for flag, kinds in _FLAGS.items() if issubclass(kind, kinds))
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a node stands."""
 
     scope: exp.Expr
@@ -116,7 +115,8 @@ class _Walk:
         while pending:
             node, place = pending.pop()
             place = self._visit(node, place)
-            pending += self._children(node, place)
+            if not isinstance(node, _LEAVES):
+                pending += self._children(node, place)
 
     def _visit(self, node: exp.Expr, place: _Place) -> _Place:
         """Take notes of one node; gives the place of its children."""
@@ -155,7 +155,7 @@ class _Walk:
             return place
         number = len(self.analysis.alternatives)
         self.analysis.alternatives[number] = 0
-        return replace(place, alternation=number)
+        return place._replace(alternation=number)
 
     def _children(self, node: exp.Expr, place: _Place) -> Iterator[tuple[exp.Expr, _Place]]:
         names: list[str] = []
@@ -168,9 +168,9 @@ class _Walk:
             for cte in ctes.expressions:
                 own = [cte.alias.lower()]
                 visible = place.ctes.union(names, own if recursive else [])
-                yield cte, replace(place, ctes=visible)
+                yield cte, place._replace(ctes=visible)
                 names += own
-            place = replace(place, ctes=place.ctes.union(names))
+            place = place._replace(ctes=place.ctes.union(names))
         for child in node.iter_expressions():
             # A MySQL DELETE of several tables lists aliases before FROM: they name targets and are no tables of their own.
             if isinstance(child, exp.With | exp.Lock) or (child.arg_key == "tables" and isinstance(node, exp.Delete)):
@@ -179,32 +179,46 @@ class _Walk:
             yield child, self._place(node, child, place)
 
     def _place(self, node: exp.Expr, child: exp.Expr, place: _Place) -> _Place:
+        if place.condition or place.comparison is not None:
+            if (inside := self._inside(node, child, place)) is not None:
+                return inside
+            place = place._replace(condition=False, comparison=None)
         match node:
             case exp.Where():
-                return replace(place, role="filtered", condition=True)
+                return place._replace(role="filtered", condition=True)
             case exp.Having():
-                return replace(place, role="filtered")
+                return place._replace(role="filtered")
             case exp.Join() if child.arg_key == "on":
-                return replace(place, role="joined", condition=True, join=node)
+                return place._replace(role="joined", condition=True, join=node)
+        return self._outside(node, child, place)
+
+    @staticmethod
+    def _outside(node: exp.Expr, child: exp.Expr, place: _Place) -> _Place:
+        match node:
+            case exp.Order() | exp.Group():
+                return place._replace(role="sorted")
+            case exp.EQ() if isinstance(node.parent, exp.Update | exp.OnConflict) and node.arg_key == "expressions":
+                return (
+                    place._replace(role="written")
+                    if child.arg_key == "this"
+                    else place._replace(role="read", assigned=True)
+                )
+        return place
+
+    def _inside(self, node: exp.Expr, child: exp.Expr, place: _Place) -> _Place | None:
+        """The place of a child that is a condition still, or a side of one; None where it is part of an expression."""
+        match node:
             case exp.And() | exp.Paren() if place.condition:
                 return place
             case exp.Or() if place.condition and place.branch is None:
                 return self._alternative(child, place)
             case _ if place.condition and isinstance(node, _COMPARISONS):
-                return replace(place, condition=False, comparison=node)
+                return place._replace(condition=False, comparison=node)
             case exp.Tuple() | exp.Paren() if place.comparison is not None:
                 return place
-        place = replace(place, condition=False, comparison=None) if place.condition or place.comparison else place
-        match node:
-            case exp.Order() | exp.Group():
-                return replace(place, role="sorted")
-            case exp.EQ() if isinstance(node.parent, exp.Update | exp.OnConflict) and node.arg_key == "expressions":
-                return (
-                    replace(place, role="written")
-                    if child.arg_key == "this"
-                    else replace(place, role="read", assigned=True)
-                )
-        return place
+            case exp.MatchAgainst() if isinstance(place.comparison, exp.GT | exp.GTE):
+                return place._replace(comparison=node)
+        return None
 
     def _alternative(self, child: exp.Expr, place: _Place) -> _Place:
         """The place of one side of an OR: a OR b OR c are three alternatives of one."""
@@ -215,7 +229,7 @@ class _Walk:
             return place
         number = self.analysis.alternatives[place.alternation]
         self.analysis.alternatives[place.alternation] = number + 1
-        return replace(place, branch=number)
+        return place._replace(branch=number)
 
     # -- tables
 
@@ -436,7 +450,19 @@ def _called(column: exp.Column, sources: Mapping[str, TableName | None]) -> str 
     return alias
 
 
-_COMPARISONS = (exp.EQ, exp.NullSafeEQ, exp.In, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.Like, exp.Is)
+_COMPARISONS = (
+    exp.EQ,
+    exp.NullSafeEQ,
+    exp.In,
+    exp.GT,
+    exp.GTE,
+    exp.LT,
+    exp.LTE,
+    exp.Between,
+    exp.Like,
+    exp.Is,
+    exp.MatchAgainst,
+)
 
 
 def _side_of(column: exp.Expr, comparison: exp.Expr) -> exp.Expr:
@@ -474,6 +500,8 @@ def _operator(column: exp.Column, comparison: exp.Expr) -> str:
             return "prefix" if literal and not literal.startswith(("%", "_")) else "like"
         case exp.Is() if isinstance(comparison.expression, exp.Null):
             return "null"
+        case exp.MatchAgainst() if node.arg_key == "expressions":
+            return "match"
     return "other"
 
 
