@@ -53,7 +53,7 @@ def one(folder: Path, version: str, server_id: int = 1, **options: str) -> Itera
     """A server of its own with the accounts."""
     server = Server(folder, version, server_id, {**SMALL, **options})
     with ExitStack() as stack:
-        stack.callback(server.delete)
+        stack.callback(_end, server)
         server.initialise()
         server.start()
         _accounts(server)
@@ -68,7 +68,7 @@ def pair(folder: Path, schema: str, **blue_options: str) -> Iterator[tuple[Side,
         green = Server(
             folder / "green", "8.0.15", 2, {k: v for k, v in {**SMALL, **blue_options}.items() if "gtid" not in k}
         )
-        stack.callback(green.delete)
+        stack.callback(_end, green)
         green.initialise()
         green.start()
         Deployment.copy_and_follow(blue.server, green, folder / "copy")
@@ -90,6 +90,13 @@ def soon(seconds: float = 10) -> tenacity.Retrying:
         wait=tenacity.wait_fixed(0.2), stop=tenacity.stop_after_delay(seconds), reraise=True,
         retry=tenacity.retry_if_exception_type(AssertionError),
     )  # fmt: skip
+
+
+def _end(server: Server) -> None:
+    """Nobody needs its data any more, so it need not shut down in order."""
+    if server.process is not None:
+        server.process.kill()
+    server.delete()
 
 
 def _accounts(server: Server) -> None:

@@ -92,6 +92,18 @@ def test_a_transaction_a_wait_and_ddl_are_told_apart_and_named(side: Side) -> No
             holder.rollback()
 
 
+def test_who_has_only_read_is_named_but_is_no_evidence(side: Side) -> None:
+    with closing(side.connect(PLAIN, autocommit=False)) as reader, closing(side.connect()) as conn:
+        with reader.cursor() as cursor:
+            cursor.execute("SELECT * FROM shop.t")
+        for attempt in soon():
+            with attempt:
+                found = seen(side, older_than_s=1).get(reader.thread_id())
+                assert found is not None
+        assert (found.kind, found.rows, found.writes) == ("transaction", 0, False)
+        assert holders.evidence(conn).longest_transaction_s == 0.0
+
+
 def run(conn: MySQLdb.Connection, statement: str) -> None:
     with suppress(MySQLdb.Error), conn.cursor() as cursor:
         cursor.execute(statement)

@@ -168,7 +168,8 @@ class Arms:
             poll.register(number, select.POLLIN)
         # Nothing is asked on these connections, so whatever can be read is the end.
         if lost := [by_number[number] for number, _ in poll.poll(0)]:
-            self._idle = [conn for conn in self._idle if conn not in lost]
+            gone = set(map(id, lost))
+            self._idle = [conn for conn in self._idle if id(conn) not in gone]
             for conn in lost:
                 conn.close()
             self._write("lost", "connections")

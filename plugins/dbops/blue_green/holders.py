@@ -39,6 +39,11 @@ class Holder:
     rows: int
     statement: str
 
+    @property
+    def writes(self) -> bool:
+        """It has changed rows, is DDL, or waits to go on: what a switchover waits for. One that has only read is cut."""
+        return self.kind != "transaction" or self.rows > 0
+
     def __str__(self) -> str:
         if self.kind == "xa":
             return f"prepared XA transaction without a session, {self.seconds} s, {self.rows} rows: see XA RECOVER"
@@ -89,12 +94,12 @@ def baseline(conn: Any) -> Baseline:
 
 
 def evidence(conn: Any, since: Baseline | None = None) -> Evidence:
-    """What blue shows now: ages, connections, and rows changed without a key since the baseline; the lag is for others to add.
+    """What blue shows now: ages of what writes, connections, rows changed without a key since the baseline; the lag is for others to add.
 
     Without a baseline, where the server does not count, or when it counts anew (restarted, or another server by now),
     ``writes_without_key`` is None: not measured.
     """
-    found = in_the_way(conn, 0)
+    found = [holder for holder in in_the_way(conn, 0) if holder.writes]
     ages = {
         kind: [float(h.seconds) for h in found if (h.kind == "ddl") == (kind == "ddl")] for kind in ("ddl", "other")
     }
