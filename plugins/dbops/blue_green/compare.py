@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 Verdict = Literal["same", "order only", "better", "worse", "different", "broken", "not compared"]
 RATIO = 1.5
-"""Median times further apart than this are better or worse, if they also differ by MIN_DIFFERENCE_S."""
+"""Median times further apart than this are better or worse, if they also differ by MIN_DIFFERENCE_S, and if even the fastest run of the
+slower side took longer than the other side's median: a busy machine slows some runs, not all."""
 MIN_DIFFERENCE_S = 0.005
 ROWS_RATIO = 10
 """MySQL's estimates of rows further apart than this are a difference of the plans."""
@@ -130,6 +131,13 @@ def refusal(text: str) -> str:
     return next(_forbidden(words), "")
 
 
+def _chooses_freely(text: str) -> bool:
+    from sqlglot import tokenize
+
+    kinds = {token.token_type.name for token in tokenize(text, read="mysql")}
+    return "LIMIT" in kinds and "ORDER_BY" not in kinds
+
+
 def _forbidden(words: Sequence[str]) -> Iterator[str]:
     for at, word in enumerate(words):
         after = words[at + 1] if at + 1 < len(words) else ""
@@ -163,6 +171,8 @@ def _compare(
     if len(seen) > 1 and of_blue.rows == of_green.rows:
         note = "the answers differed at first: green was behind, or blue is being written to"
     verdict, why = _answers(of_blue, of_green, [look[0] for look in seen])
+    if verdict == "different" and not why and _chooses_freely(text):
+        why = "it has LIMIT without ORDER BY, so each server may choose which rows come"
     base = Comparison(
         statement.name, verdict, of_blue.count, of_green.count, of_blue.error, of_green.error, of_blue.warnings, of_green.warnings,
         plan_differences=_plans(blue, green, text, of_blue, of_green), note=why or note,
@@ -212,9 +222,9 @@ def _timed(
     on_blue, on_green = (statistics.median(times[side]) for side in (blue, green))
     ratio, verdict = on_green / on_blue, base.verdict
     if abs(on_green - on_blue) >= MIN_DIFFERENCE_S:
-        if ratio > RATIO and verdict in ("same", "order only"):
+        if ratio > RATIO and min(times[green]) > on_blue and verdict in ("same", "order only"):
             verdict = "worse"
-        elif ratio < 1 / RATIO and verdict == "same":
+        elif ratio < 1 / RATIO and min(times[blue]) > on_green and verdict == "same":
             verdict = "better"
     note = base.note
     if verdict == "worse" and base.verdict == "order only":
