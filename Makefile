@@ -117,6 +117,10 @@ bench-readers: setup ## Only the ways to read a MySQL table
 bench-inventory: setup ## Only the slow log reader against pt-query-digest, and the parser
 	tools/with-lab $(BIN)/python $(BIN)/python -m bench inventory $(BENCH_ARGS)
 
+.PHONY: bench-switchovers
+bench-switchovers: setup ## Only the measured downtime of switchovers against the true one
+	tools/with-lab $(BIN)/python $(BIN)/python -m bench switchovers $(BENCH_ARGS)
+
 .PHONY: bench-imports
 bench-imports: $(SYNCED) ## Only the import time of the DAG files; needs no lab
 	$(BIN)/python -m bench dag-import $(BENCH_ARGS)

@@ -177,13 +177,13 @@ class Backend(Snapshots, Groups):
 
     def new_server(self, database: Any, is_replica: bool) -> Server:
         """A running, empty server for an instance, with the options of its parameter groups."""
-        server = self.plane.server(database.dbi_resource_id, database.engine_version)
+        with self.lock:
+            if database.db_instance_identifier not in self.databases:
+                raise config.LabError(f"{database.db_instance_identifier} is deleted")
+            server = self.plane.server(database.dbi_resource_id, database.engine_version)
         self._configure(server, database, is_replica)
         server.initialise()
         server.start()
-        if database.db_instance_identifier not in self.databases:  # deleted while its server started
-            server.delete()
-            raise config.LabError(f"{database.db_instance_identifier} is deleted")
         return server
 
     @staticmethod

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -101,6 +102,7 @@ class Server:
         self.configure(options or {})
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
+        self._gone, self._lock = False, threading.Lock()  # it may be deleted while another thread brings it up
 
     def __repr__(self) -> str:
         return f"{self.series.version} at port {self.port}"
@@ -119,14 +121,15 @@ class Server:
         Raises:
             LabError: mysqld failed; with its message
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        bootstrap = self.folder / "bootstrap.sql"
-        bootstrap.write_text("".join(f"{statement};\n" for statement in BOOTSTRAP))
-        fixed = [f"--{name}={self.options[name]}" for name in FIXED if name in self.options]
-        command = [*self._argv(), "--initialize-insecure", f"--init-file={bootstrap}", *fixed]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise LabError(f"mysqld --initialize-insecure failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")
+        with self._alive():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            bootstrap = self.folder / "bootstrap.sql"
+            bootstrap.write_text("".join(f"{statement};\n" for statement in BOOTSTRAP))
+            fixed = [f"--{name}={self.options[name]}" for name in FIXED if name in self.options]
+            command = [*self._argv(), "--initialize-insecure", f"--init-file={bootstrap}", *fixed]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise LabError(f"mysqld --initialize-insecure failed:\n{(done.stdout + done.stderr).strip()[-2000:]}")
 
     def start(self, **overrides: str) -> None:
         """Start, on the port that it had before or on a free one; return when it answers.
@@ -138,7 +141,7 @@ class Server:
             with socket.create_server((HOST, 0)) as free:
                 self.port = int(free.getsockname()[1])
         options = {**self.options, **overrides, "port": str(self.port), "server-id": str(self.server_id)}
-        with (self.folder / "log").open("ab") as log:
+        with self._alive(), (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*self._argv(), *(f"--{name}={value}" for name, value in options.items())],
                 stdin=subprocess.DEVNULL,
@@ -151,23 +154,33 @@ class Server:
         try:
             tenacity.Retrying(wait=tenacity.wait_fixed(0.05), stop=until, retry=ended, reraise=True)(self._answer)
         except MySQLdb.Error as error:
+            self.stop()
             raise LabError(f"mysqld {self} does not answer after {READY_S} s: {error}\n{self._tail()}") from error
 
     def stop(self) -> None:
         """SIGTERM and, if that does not end it, SIGKILL."""
-        if self.process is not None:
-            self.process.terminate()
+        process, self.process = self.process, None
+        if process is not None:
+            process.terminate()
             try:
-                self.process.wait(STOP_S)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
+                process.kill()
+                process.wait()
 
     def delete(self) -> None:
-        """Stop it and remove its files."""
-        self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Stop it for good and remove its files; whoever brings it up just now gets a LabError."""
+        self._gone = True
+        with self._lock:
+            self.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        with self._lock:
+            if self._gone:
+                raise LabError(f"mysqld {self} is deleted")
+            yield
 
     def connect(self, **options: Any) -> MySQLdb.Connection:
         """Connection of the lab's account; autocommit, and nothing that it does reaches the binlog unless asked."""
@@ -213,9 +226,11 @@ class Server:
         return [str(self.base / "bin" / "mysqld"), "--no-defaults", *root, *(f"--{k}={v}" for k, v in folders.items())]
 
     def _answer(self) -> None:
-        if self.process is None or self.process.poll() is not None:
+        process = self.process
+        if process is None or process.poll() is not None:
             raise LabError(f"mysqld {self} ended while it started\n{self._tail()}")
         self.connect().close()
 
     def _tail(self) -> str:
-        return (self.folder / "log").read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+        log = self.folder / "log"
+        return log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace") if log.is_file() else "its log is gone"
