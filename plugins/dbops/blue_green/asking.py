@@ -13,7 +13,9 @@ T = TypeVar("T")
 Call = tuple[str, dict[str, Any]]
 Question = Generator[Call, dict[str, Any], T]
 
+NO_DEPLOYMENT = "BlueGreenDeploymentNotFoundFault"
 _CLIENTS = frozenset({"boto3", "botocore", "aiobotocore"})
+_LONG = 500
 # Faults that AWS gives before it does anything; every other failed call may have been carried out.
 _THROTTLED = frozenset({
     "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException",
@@ -105,6 +107,7 @@ def request_id(answer: dict[str, Any]) -> str:
 def text(error: BaseException) -> str:
     """The failure in one line: code and message, with AWS's request id where there is one."""
     answer = getattr(error, "response", None) or {}
-    message = str((answer.get("Error") or {}).get("Message") or error)
+    message = " ".join(str((answer.get("Error") or {}).get("Message") or error).split())
+    message = message if len(message) <= _LONG else f"{message[:_LONG]}..."  # a proxy may answer with a page of HTML
     asked = f" (request {found})" if (found := request_id(answer)) else ""
     return f"{code(error)}: {message}{asked}"

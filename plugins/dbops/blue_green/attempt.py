@@ -90,8 +90,12 @@ def begin(
         ValueError: the timeout is not one that AWS takes
         Exception: of the client, when the deployment could not be asked about; nothing was called
     """
-    kept = _kept(keeper, deployment_id, timeout_s)
+    kept = recall(keeper, deployment_id)
     if kept is not None and kept.called != "refused":
+        if kept.timeout_s != timeout_s:
+            raise AttemptError(
+                f"timeout_s={timeout_s}: this attempt was called with {kept.timeout_s}; give each attempt its own keeper"
+            )
         return kept.memory
     status, attempt = _note(rds, deployment_id, timeout_s, grace_s, now, confirmations, _CAN_BEGIN | _ALREADY)
     if status in _ALREADY:
@@ -119,9 +123,9 @@ def follow(
 ) -> Memory:
     """Note a switchover that somebody else calls or has called, so that :func:`look` can tell how it ends; calls nothing.
 
-    The arguments and errors are those of :func:`begin`; a note that is there stays.
+    The arguments and errors are those of :func:`begin`; a note that is there stays. With this note :func:`begin` calls nothing either.
     """
-    kept = _kept(keeper, deployment_id, timeout_s)
+    kept = recall(keeper, deployment_id)
     if kept is not None and kept.called != "refused":
         return kept.memory
     status, attempt = _note(rds, deployment_id, timeout_s, grace_s, now, confirmations)
@@ -197,7 +201,7 @@ def observing(
     except Exception as error:
         if not asking.is_failure(error):
             raise
-        if not asking.is_missing(error):
+        if asking.code(error) != asking.NO_DEPLOYMENT:
             return switchover.observe(None, [], at, error=asking.text(error))
         answer = {"BlueGreenDeployments": []}
     heads = answer.get("BlueGreenDeployments") or []
@@ -287,15 +291,6 @@ def load(document: Mapping[str, Any]) -> Attempt:
     return Attempt(**values)
 
 
-def _kept(keeper: Keeper, deployment_id: str, timeout_s: int) -> Attempt | None:
-    kept = recall(keeper, deployment_id)
-    if kept is not None and kept.called != "refused" and kept.timeout_s != timeout_s:
-        raise AttemptError(
-            f"timeout_s={timeout_s}: this attempt was called with {kept.timeout_s}; give each attempt its own keeper"
-        )
-    return kept
-
-
 def _note(
     rds: Any,
     deployment_id: str,
@@ -354,7 +349,7 @@ def _deployment(rds: Any, deployment_id: str) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = rds.describe_blue_green_deployments(BlueGreenDeploymentIdentifier=deployment_id)
     except Exception as error:
-        if not asking.is_missing(error):
+        if asking.code(error) != asking.NO_DEPLOYMENT:
             raise
         answer = {}
     if not answer.get("BlueGreenDeployments"):

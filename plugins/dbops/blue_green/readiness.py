@@ -100,7 +100,7 @@ def checking(deployment_id: str, target: str, now: datetime) -> Question[Sample]
     except Exception as error:
         if not asking.is_failure(error):
             raise
-        if asking.code(error) == "BlueGreenDeploymentNotFoundFault":
+        if asking.code(error) == asking.NO_DEPLOYMENT:
             return Sample(at, "NOT_FOUND")
         return Sample(at, None, error=asking.text(error))
     head = heads[0]

@@ -9,6 +9,9 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rds_fake import (
     BGD,
     CLUSTER,
@@ -357,3 +360,64 @@ def test_an_attempt_survives_its_serialisation() -> None:
     kept = attempt.require(keeper, BGD)
     assert attempt.load(json.loads(json.dumps(attempt.dump(kept)))) == kept
     assert kept.failed_before
+
+
+ANSWERS = st.sampled_from([
+    {}, lost(), fault("InternalFailure", 500), throttled(), throttled(retries=2), Killed(),
+    fault("InvalidBlueGreenDeploymentStateFault"), fault("InvalidBlueGreenDeploymentStateFault", retries=1),
+])  # fmt: skip
+HEADS = st.sampled_from([
+    deployment(), deployment(RUNNING), deployment(FAILED), deployment(DONE, renamed=True), deployment("PROVISIONING"),
+    deployment(DONE, {CLUSTER: DONE, WRITER: FAILED}), throttled(), lost(), None,
+])  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(ANSWERS, min_size=1, max_size=6), st.lists(HEADS, min_size=1, max_size=30), st.integers(0, 9), st.data()
+)
+def test_whatever_dies_it_is_called_again_only_when_aws_said_that_it_did_nothing(
+    answers: list[Any], heads: list[Any], dies_at: int, data: st.DataObject
+) -> None:
+    rds, keeper, clock = FakeRds().deployments(*heads).script(CALL, *answers), Kept(dies_at), seconds(0, 4)
+    open_calls = 0
+    for _ in range(40):
+        before = rds.count(CALL)
+        try:
+            if keeper.document is None or data.draw(st.booleans()):
+                begin(rds, keeper, at=next(clock))
+            else:
+                attempt.look(rds, keeper, BGD, next(clock))
+        except (Killed, AttemptError, ClientError, ReadTimeoutError):
+            pass
+        if rds.count(CALL) > before:
+            assert open_calls == 0
+            assert rds.count(CALL) == before + 1
+            kept = keeper.load()
+            open_calls += kept is None or kept["called"] != "refused"
+    kept = attempt.recall(keeper, BGD)
+    if kept is not None and kept.memory.outcome == "COMPLETED":
+        assert {status for _, status in kept.memory.members} == {DONE}
+
+
+def test_a_page_of_html_is_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = asking.text(fault("500", 500, "<html>\n  <b>no</b>\n" + "x" * 5000))
+    assert told.startswith("500: <html> <b>no</b> x")
+    assert len(told) < 600
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "missing"),
+    [
+        (fault("DBInstanceNotFound", 404), True, True),
+        (fault("DBClusterNotFoundFault", 404), True, True),
+        (throttled(), True, False),
+        (lost(), True, False),
+        (ConnectionResetError(), True, False),
+        (TimeoutError(), True, False),
+        (KeyError("x"), False, False),
+        (AssertionError(), False, False),
+    ],
+)
+def test_errors_of_calls_and_errors_of_ours(error: Exception, failure: bool, missing: bool) -> None:
+    assert (asking.is_failure(error), asking.is_missing(error)) == (failure, missing)

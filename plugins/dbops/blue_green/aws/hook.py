@@ -49,7 +49,7 @@ class RdsBlueGreenHook(RdsHook):
         try:
             answer = self.conn.describe_blue_green_deployments(BlueGreenDeploymentIdentifier=deployment_id)
         except Exception as error:
-            if asking.code(error) != "BlueGreenDeploymentNotFoundFault":
+            if asking.code(error) != asking.NO_DEPLOYMENT:
                 raise
             return None
         found: list[dict[str, Any]] = answer.get("BlueGreenDeployments") or []

@@ -365,9 +365,13 @@ class SwitchoverBlueGreenDeploymentOperator(SwitchoverMixin, AwsBaseOperator[Rds
         memory = attempt.begin(
             self.hook.once, keeper, identifier, timeout_s, self.grace, utc_now(), confirmations=self.confirmations
         )
-        self.log.info("Switchover of %s: expecting %s", identifier, ", ".join(memory.expected))
+        kept = attempt.require(keeper, identifier)
+        self.log.info(
+            "Switchover of %s with SwitchoverTimeout %s: %s (request %s); expecting %s",
+            *(identifier, timeout_s, kept.called, kept.request_id or "unknown", ", ".join(memory.expected)),
+        )
         if self.deferrable and not memory.is_over:
-            self._wait_deferred(attempt.require(keeper, identifier))
+            self._wait_deferred(kept)
         while self.wait_for_completion and not memory.is_over:
             time.sleep(self.waiter_delay)
             memory = attempt.look(self.hook.conn, keeper, identifier, utc_now())
@@ -438,7 +442,7 @@ class DeleteBlueGreenDeploymentOperator(RdsWaitingOperator):
                     BlueGreenDeploymentIdentifier=identifier, **({"DeleteTarget": True} if self.delete_target else {})
                 )
             except Exception as error:
-                if asking.code(error) != "BlueGreenDeploymentNotFoundFault":
+                if asking.code(error) != asking.NO_DEPLOYMENT:
                     raise
                 return identifier
         result: str = self._complete({"BlueGreenDeploymentIdentifier": identifier}, identifier)
