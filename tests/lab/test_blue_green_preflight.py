@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -62,12 +63,25 @@ CREATE TABLE shop.dropped_text (id INT PRIMARY KEY, t TEXT, FULLTEXT KEY f (t));
 ALTER TABLE shop.dropped_text DROP KEY f;
 SET GLOBAL innodb_file_per_table = OFF;
 CREATE TABLE shop.system_text (id INT PRIMARY KEY, t TEXT, FULLTEXT KEY f (t));
+CREATE TABLE shop.system_parts (id INT PRIMARY KEY) PARTITION BY HASH (id) PARTITIONS 2;
 SET GLOBAL innodb_file_per_table = ON;
 SET SESSION foreign_key_checks = 0;
 CREATE TABLE shop.child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES shop.parent (id));
 CREATE TABLE shop.parent (id INT PRIMARY KEY) ENGINE = MyISAM;
 CREATE PROCEDURE shop.lost() SELECT 1;
 UPDATE mysql.proc SET db = 'gone' WHERE name = 'lost';
+CREATE TABLE shop.brief (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES shop.good (id));
+RENAME TABLE shop.brief TO shop.a_name_so_long_that_its_foreign_key_has_more_than_64_characters;
+CREATE TABLE shop.elements (
+    id INT PRIMARY KEY, e ENUM('LONG'), s SET('a', 'LONG')
+);
+CREATE TABLE shop.long_sets (id INT PRIMARY KEY, t SET('a_SHORT', 'b_SHORT'));
+CREATE TABLE shop.defaults (id INT PRIMARY KEY, b GEOMETRY NOT NULL DEFAULT '');
+CREATE USER 'via_socket'@'%' IDENTIFIED BY '';
+UPDATE mysql.user SET plugin = 'auth_socket' WHERE User = 'via_socket';
+CREATE TABLE mysql.rds_configuration (name VARCHAR(100) PRIMARY KEY, value VARCHAR(100));
+INSERT INTO mysql.rds_configuration VALUES ('binlog retention hours', NULL), ('source delay', NULL);
+CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = 1;
 CREATE TABLE sys.mine (id INT PRIMARY KEY);
 CREATE TABLE mysql.ddl_log_md_table (id INT PRIMARY KEY);
 CREATE TABLE mysql.ddl_log_table (id INT PRIMARY KEY);
@@ -75,8 +89,15 @@ INSERT INTO mysql.ddl_log_md_table VALUES (1);
 SET GLOBAL max_tmp_tables = 33;
 SET GLOBAL event_scheduler = ON;
 XA START 'x'; INSERT INTO shop.texts VALUES (1, 'x'); XA END 'x'; XA PREPARE 'x'
-"""
+""".replace("LONG", "e" * 256).replace("_SHORT", "s" * 254)
 FOUND = {
+    "binlogRetention": "server",
+    "externalReplica": "SHOW SLAVE STATUS",
+    "partitionedTablesInSharedTablespaces": "shop.system_parts",
+    "foreignKeyLength": "shop.a_name_so_long_that_its_foreign_key_has_more_than_64_characters",
+    "enumSetElementLength": "shop.elements.e",
+    "columnsWhichCannotHaveDefaults": "shop.defaults.b",
+    "authenticationPlugin": "via_socket@%",
     "eventScheduler": "shop.tick",
     "triggerDefiner": "shop.orphan",
     "definer": "view shop.lost_view",
@@ -160,6 +181,15 @@ def test_a_server_without_trouble_and_then_with_all_of_it(server: Mysqld) -> Non
     )
 
 
+BROKEN = {
+    "oldTemporal": "files.old_time.d",
+    "engineMixup": "files.mixed",
+    "viewColumnNameLength": "files.names",
+    "schemaInconsistency": "files.orphan",
+    "invalid57Names": "#mysql50#lost+found",
+}
+
+
 def test_what_only_broken_files_can_show(server: Mysqld) -> None:
     """Old formats and damage, made by exchanging bytes of files: no statement of 5.7 makes them any more."""
     folder = server.data / "files"
@@ -170,8 +200,9 @@ def test_what_only_broken_files_can_show(server: Mysqld) -> None:
     server.sql("CREATE VIEW files.names AS SELECT 1 AS short_name")
     server.sql(f"CREATE TABLESPACE round_about ADD DATAFILE '{server.data}/../round_about.ibd' ENGINE = InnoDB")
     server.sql("CREATE TABLE files.around (id INT PRIMARY KEY) TABLESPACE round_about")
+    server.sql("CREATE TABLE files.orphan (id INT PRIMARY KEY)")
     before = results(server)
-    assert [before[check].objects for check in ("oldTemporal", "engineMixup", "viewColumnNameLength")] == [(), (), ()]
+    assert [before[check].objects for check in BROKEN] == [()] * len(BROKEN)
     definition = bytearray((folder / "old_time.frm").read_bytes())
     datetime2, datetime = 18, 12  # field types of 5.6 and of 5.5
     definition[definition.rindex(datetime2)] = datetime
@@ -180,17 +211,40 @@ def test_what_only_broken_files_can_show(server: Mysqld) -> None:
         shutil.copy(folder / f"other.{suffix}", folder / f"mixed.{suffix}")
     view = (folder / "names.frm").read_text()
     (folder / "names.frm").write_text(view.replace("short_name", "c" * 65))
+    (folder / "orphan.frm").unlink()
+    (server.data / "lost+found").mkdir()
     server.sql("FLUSH TABLES")
     found = results(server)
-    for check, name in {
-        "oldTemporal": "files.old_time.d",
-        "engineMixup": "files.mixed",
-        "viewColumnNameLength": "files.names",
-        "circularDirectory": "round_about",
-    }.items():
+    for check, name in {**BROKEN, "circularDirectory": "round_about"}.items():
         assert [thing for thing, _ in found[check].objects] == [name], found[check]
         assert found[check].stops
     server.sql("DROP TABLE files.old_time")
+
+
+def test_ddl_that_runs_is_seen(server: Mysqld) -> None:
+    server.sql("CREATE DATABASE IF NOT EXISTS ddl")
+    server.sql("CREATE TABLE ddl.t (id INT PRIMARY KEY)")
+    with closing(server.connect(autocommit=False)) as reader, reader.cursor() as cursor:
+        cursor.execute("SELECT * FROM ddl.t")
+        alter = threading.Thread(target=server.sql, args=("ALTER TABLE ddl.t ADD COLUMN a INT",))
+        alter.start()  # and waits for the reader
+        for attempt in tenacity.Retrying(
+            wait=tenacity.wait_fixed(0.1), stop=tenacity.stop_after_delay(10), reraise=True
+        ):
+            with attempt:
+                assert "ALTER TABLE ddl.t" in results(server)["runningDdl"].objects[0][1]
+        reader.rollback()
+    alter.join(30)
+    assert results(server)["runningDdl"].verdict == "ok"
+
+
+def test_every_check_is_made_to_fire_here() -> None:
+    """binlogFormat, longTransactions, uncommittedRows and historyLength by test_open_transactions_and_settings_are_seen."""
+    elsewhere = {
+        "binlogFormat", "longTransactions", "uncommittedRows", "historyLength", "runningDdl", "nullDefiner", "circularDirectory",
+        "lowerCaseNames",
+    }  # fmt: skip
+    assert {check.id for check in preflight.CHECKS} == set(FOUND) | set(ALWAYS) | set(BROKEN) | elsewhere
 
 
 def test_an_event_without_a_definer(server: Mysqld) -> None:
@@ -200,7 +254,7 @@ def test_an_event_without_a_definer(server: Mysqld) -> None:
     server.sql("UPDATE mysql.event SET definer = '' WHERE name = 'nobodys'")
     found = results(server)
     assert found["nullDefiner"].objects == (("event events.nobodys", "no definer"),)
-    assert found["eventScheduler"].verdict == "unknown"  # the server itself cannot read it any more
+    assert found["routineSyntax"].verdict == "unknown"  # the server itself cannot read its events any more
     server.sql("DELETE FROM mysql.event WHERE name = 'nobodys'")
 
 
@@ -246,7 +300,7 @@ def test_a_program_whose_text_is_hidden_is_not_called_sound(server: Mysqld) -> N
     assert "procedure hidden.secret" in found["routineSyntax"].note
 
 
-def test_the_words_are_those_of_the_server() -> None:
+def test_the_words_are_those_of_the_server(server: Mysqld) -> None:
     with closing(mysql.root_connection("mysql80")) as green, closing(mysql.root_connection("mysql57")) as blue:
         words, accepted = preflight.reserved_words(green), set()
         with blue.cursor() as cursor:
@@ -256,6 +310,13 @@ def test_the_words_are_those_of_the_server() -> None:
                     accepted.add(word)
         assert facts.read_server(green).version.startswith("8.0.15")
     assert accepted - preflight.RESERVED_BY_8_0 == set()
+    server.sql("CREATE DATABASE words")
+    server.sql("CREATE TABLE words.t (id INT PRIMARY KEY, `lateral` INT, `intersect` INT)")
+    server.sql("CREATE PROCEDURE words.p() SELECT lateral, intersect FROM words.t")
+    found = results(server, words=words)  # 8.0.15 has LATERAL and not yet INTERSECT
+    named = {thing for thing, _ in found["reservedKeywords"].objects}
+    assert ("column words.t.lateral" in named, "column words.t.intersect" in named) == (True, False)
+    assert ("procedure words.p", "uses LATERAL without quotes") in found["routineSyntax"].objects
 
 
 def test_names_in_capitals_on_a_server_that_folds_them(tmp_path: Path) -> None:
