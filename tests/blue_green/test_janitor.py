@@ -87,7 +87,7 @@ def test_an_expiry_that_is_moved_meanwhile_is_obeyed() -> None:
     sweep = swept(rds)
     assert cluster in rds.things
     assert rds.calls == []
-    assert "expires only at" in sweep.removals["shop-1"].errors[0]
+    assert any("expires only at" in text for text in sweep.removals["shop-1"].errors)
 
 
 def test_one_that_is_stuck_does_not_keep_the_others() -> None:

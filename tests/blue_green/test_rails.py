@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -60,11 +60,11 @@ def test_ours_comes_back_as_it_is_now(rds: Any) -> None:
         ([*TAGS, {"Key": "Environment", "Value": "Production"}], "never touches production"),
     ],
 )
-@pytest.mark.parametrize("expiry", ["ahead", "any", "past"])
-def test_what_is_not_ours_is_left_alone(rds: Any, tags: list[dict[str, str]], word: str, expiry: rails.Expiry) -> None:
+def test_what_is_not_ours_is_left_alone(rds: Any, tags: list[dict[str, str]], word: str) -> None:
     identifier = instance(rds, tags)
-    with pytest.raises(RailError, match=word):
-        rails.require_ours(rds, "instance", identifier, NAME, NOW, expiry=expiry)
+    for expiry in get_args(rails.Expiry):
+        with pytest.raises(RailError, match=word):
+            rails.require_ours(rds, "instance", identifier, NAME, NOW, expiry=expiry)
 
 
 def test_an_empty_name_matches_nothing(rds: Any) -> None:

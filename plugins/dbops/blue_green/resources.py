@@ -6,7 +6,7 @@ never renamed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -135,9 +135,12 @@ def expires_at(resource: Resource) -> datetime | None:
         return None
 
 
-def found(rds: Any, name: str | None = None) -> list[Resource]:
-    """Every resource with the tag of rehearsals; with `name`, those of this one. Reads all pages of every kind."""
-    everything = [resource for kind in KINDS for resource in described(rds, kind)]
+def found(rds: Any, name: str | None = None, kinds: Iterable[Kind] = KINDS) -> list[Resource]:
+    """Every resource with the tag of rehearsals; with `name`, those of this one. Reads all pages of every kind.
+
+    Parameter groups cost a call each, since their tags are not in their description; `kinds` can leave them out.
+    """
+    everything = [resource for kind in kinds for resource in described(rds, kind)]
     return [r for r in everything if r.is_ours and name in (None, r.rehearsal)]
 
 

@@ -25,6 +25,9 @@ UNTOUCHABLE = frozenset({"PROVISIONING", "SWITCHOVER_IN_PROGRESS"})
 """States of a deployment in which AWS refuses to delete it, and in which nothing of it may be pulled away."""
 TRIES = 3
 """A refusal that waiting does not cure is met so often before a resource is given up."""
+_GROUPS: tuple[Kind, ...] = ("cluster_parameter_group", "parameter_group")
+_USERS: tuple[Kind, ...] = ("deployment", "cluster", "instance")
+_FIRST: tuple[Kind, ...] = (*_USERS, "cluster_snapshot", "snapshot")
 _TAGS = (resources.REHEARSAL, resources.NAME, resources.OWNER, resources.EXPIRES)
 _LATER = frozenset({"InternalFailure", "InternalError", "ServiceUnavailable", "RequestTimeout"})
 
@@ -86,16 +89,19 @@ class _Removing:
         self.asked: set[_Key] = set()
         self.failures: dict[_Key, int] = {}
         self.problems: dict[_Key, str] = {}
-        self.listing = ""
+        self.listing, self.refused = "", 0
 
     def round(self) -> bool:
         """Ask for what can go now. True: something may be different the next time."""
         try:
-            standing = resources.found(self.rds, self.name)
+            standing = resources.found(self.rds, self.name, _FIRST)
+            if not any(r.kind in _USERS for r in standing):  # nothing of ours uses a parameter group any more
+                standing += resources.found(self.rds, self.name, _GROUPS)
         except Exception as error:
             self.listing = _text("the list of resources", error)
-            return True
-        self.listing = ""
+            self.refused += not _passes(error)
+            return self.refused < TRIES
+        self.listing, self.refused = "", 0
         self.seen |= {_key(resource): resource for resource in standing}
         self.asked.clear()
         of = {kind: [r for r in standing if r.kind == kind] for kind in resources.KINDS}
@@ -103,18 +109,21 @@ class _Removing:
             self._attempt(deployment, self._end_deployment)
         if any(d.status in UNTOUCHABLE or not self._is_given_up(d) for d in of["deployment"]):
             return True
-        for resource in itertools.chain((r for r in of["instance"] if not r.is_writer), self._writers(of["instance"])):
-            self._attempt(resource, self._delete)
-        for cluster in of["cluster"]:
-            if not self._standing(r for r in of["instance"] if r.cluster == cluster.identifier):
+        self._end_clusters(of["cluster"], of["instance"])
+        for kind in ("cluster_snapshot", "snapshot", *_GROUPS):
+            for resource in of[kind]:
+                self._attempt(resource, self._delete)
+        return any(not self._is_given_up(r) for r in standing)
+
+    def _end_clusters(self, clusters: list[Resource], instances: list[Resource]) -> None:
+        for instance in itertools.chain((r for r in instances if not r.is_writer), self._writers(instances)):
+            self._attempt(instance, self._delete)
+        for cluster in clusters:
+            members = [r for r in instances if r.cluster == cluster.identifier]
+            if stuck := [r for r in members if self._is_given_up(r)]:
+                self._fail(cluster, f"{cluster} cannot go before {', '.join(map(str, stuck))}", is_final=True)
+            elif not self._standing(members):
                 self._attempt(cluster, self._delete_cluster)
-        for snapshot in (*of["cluster_snapshot"], *of["snapshot"]):
-            self._attempt(snapshot, self._delete)
-        if not of["cluster"] and not of["instance"]:
-            for group in (*of["cluster_parameter_group"], *of["parameter_group"]):
-                self._attempt(group, self._delete)
-        blocked = [r for r in standing if self._is_given_up(r)]
-        return bool(standing) and not self._only_waits_for(blocked, standing)
 
     def result(self) -> Removal | None:
         """Compare what was seen with what exists now, tagged or not; None when AWS did not answer."""
@@ -252,11 +261,6 @@ class _Removing:
 
     def _is_given_up(self, resource: Resource) -> bool:
         return self.failures.get(_key(resource), 0) >= TRIES
-
-    def _only_waits_for(self, blocked: list[Resource], standing: list[Resource]) -> bool:
-        """Whether waiting would change nothing: all that stands is given up, or is a parameter group that something given up uses."""
-        uses = any(r.kind in ("cluster", "instance") for r in blocked)
-        return all(r in blocked or (uses and r.kind.endswith("parameter_group")) for r in standing)
 
 
 class _LaterError(Exception):
