@@ -193,6 +193,20 @@ def test_unwatched_time_before_the_event_counters_were_truncated_is_not_silence(
         assert (found.window.watched >= 34 * DAY) is watched
 
 
+def test_time_before_a_restart_is_taken_off_the_figure() -> None:
+    """A restart each night, up to a quarter of an hour after the last snapshot: nobody knows what ran then."""
+    hours = [shop.NOW - timedelta(hours=n) for n in range(48, -1, -1)]
+    ledger = replace(interval().coverage, resets=("server: it started at x",), unmeasured_s=1440)
+    nightly = [
+        replace(interval(), since=s, until=u, coverage=ledger if u.hour == shop.NOW.hour else interval().coverage)
+        for s, u in pairwise(hours)
+    ]
+    found = analysed(READ, intervals=nightly)
+    assert found.window.coverage_percent == pytest.approx(100 * (1 - 2 * 1440 / (48 * 3600)))
+    assert {a.store for a in found.advice} == {"not decidable"}
+    assert "48 minutes before restarts were not counted" in summary._figures(found)[0].note
+
+
 def test_a_failover_and_back_loses_no_more_than_the_last_interval() -> None:
     hours = [shop.NOW - timedelta(hours=n) for n in (900, 2, 1, 0)]
     ledgers = [interval().coverage] * 3

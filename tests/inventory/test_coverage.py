@@ -36,7 +36,7 @@ def shot(minutes: float, *sightings: Sighting, sql: int = 0, errors: int = 0, **
     }  # fmt: skip
     started = values.pop("started", STARTED)
     return Snapshot(
-        Instance("writer", "8.0.15", "u", started, False, SETTINGS),
+        Instance("writer", "8.0.15", values.pop("uuid", "u"), started, False, SETTINGS),
         T0 + timedelta(minutes=minutes),
         sightings,
         **values,
@@ -179,6 +179,28 @@ def test_a_restart_has_a_gap_of_unknown_size() -> None:
     ledger = coverage(before, shot(15, digest("a", 3, first_seen=T0), sql=3, started=T0 + timedelta(minutes=1)))
     assert (ledger.executions_total, ledger.explained, gaps(ledger)) == (3, 3, {"the time before a restart": None})
     assert "what ran between 2026-05-04 03:00:00 UTC and the end" in ledger.gaps[0].why
+
+
+@pytest.mark.parametrize(
+    ("over", "minutes"),
+    [
+        ({}, 0),
+        ({"started": T0 + timedelta(minutes=9)}, 9),  # 9 of the 15 minutes are gone with the former server
+        ({"uuid": "v", "started": T0 + timedelta(minutes=9)}, 9),
+        ({"uuid": "v"}, 15),  # what the other one counted is of another time
+        (
+            {"events": {"statement/sql/select": 4}},
+            2,
+        ),  # everything was truncated two minutes after the previous snapshot
+        ({"events": {"statement/sql/select": 40}}, 0),  # the digest table alone: the event counters went on
+    ],
+)
+def test_time_that_nobody_counted_is_measured(over: dict[str, Any], minutes: int) -> None:
+    first = STARTED if not over else T0 + timedelta(minutes=2)
+    after = shot(15, digest("a", 12 if not over else 4, first_seen=first), sql=12, **over)
+    ledger = coverage(shot(0, digest("a", 10), sql=10), after)
+    assert ledger.unmeasured_s == minutes * 60
+    assert combined([ledger, ledger]).unmeasured_s == 2 * minutes * 60
 
 
 def test_event_counters_truncated_apart() -> None:

@@ -509,6 +509,7 @@ def test_a_server_that_comes_back_has_counted_on(history: History) -> None:
     assert "server: server_uuid is u again: another one had taken over" in back.resets
     assert (back.coverage.executions_total, back.coverage.since, back.coverage.until) == (4, at(0), at(30))
     assert "the time before a failover" in {gap.what for gap in back.coverage.gaps}
+    assert back.coverage.unmeasured_s == 15 * 60  # of the other one
     assert a(45, 10, digest(100, other)).coverage.executions_total == 1  # not compared with what v had shown
     forth = a(60, 4, uuid="v")
     assert (forth.coverage.executions_total, forth.coverage.since) == (3, at(15))

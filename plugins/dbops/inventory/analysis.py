@@ -120,6 +120,8 @@ def analyse(spec: InventorySpec, evidence: Evidence) -> Inventory:
         evidence.since, evidence.until, _watched_since(spec, evidence.intervals), percent,
         _row_counters_missing(evidence.intervals),
     )  # fmt: skip
+    percent *= _measured_share(window, evidence.intervals)
+    window = replace(window, coverage_percent=percent)
     limits: Any = {"cold_after": timedelta(days=spec.cold_after_days), "coverage_limit": spec.coverage_limit}
     # What the first snapshot found was counted since the server started, perhaps long before the window.
     heats = tables.activity(statements, catalog, table_io, window, **limits)
@@ -201,6 +203,14 @@ def watched(intervals: Sequence[Interval]) -> list[Interval]:
     """Those of the watched time. What was counted before the first snapshot may be years of it, and tells of another time."""
     found = [i for i in intervals if i.since is not None and i.coverage.measured and i.coverage.executions_total]
     return found or list(intervals)
+
+
+def _measured_share(window: tables.Window, intervals: Sequence[Interval]) -> float:
+    """Of the watched time, what was counted: what ran shortly before a restart counts as not explained, by its time."""
+    span = window.watched.total_seconds() * len({i.instance for i in intervals})
+    begin = window.watched_since or window.until
+    lost = sum(i.coverage.unmeasured_s for i in intervals if i.until > begin)
+    return max(1.0 - lost / span, 0.0) if span else 1.0
 
 
 def _uncounted(intervals: Sequence[Interval]) -> list[Gap]:

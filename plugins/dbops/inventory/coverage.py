@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dbops.inventory.deltas import Delta, Deltas, deltas, is_first_sight
 from dbops.inventory.model import Gap, Snapshot
@@ -50,6 +50,8 @@ class Coverage:
     since: datetime | None = None
     """Previous snapshot; None = since the server began to count."""
     until: datetime | None = None
+    unmeasured_s: float = 0.0
+    """Of the time between the two snapshots, what was not counted, or was forgotten before anybody looked."""
 
     @property
     def explained_percent(self) -> float:
@@ -102,6 +104,7 @@ def coverage(
         gaps=distinct(gaps),
         resets=tuple(map(str, found.resets)),
         measured=not any(gap.blind for gap in current.gaps),
+        unmeasured_s=_unmeasured(previous, current, found).total_seconds(),
         since=since,
         until=current.taken_at,
     )
@@ -147,6 +150,7 @@ def combined(parts: Sequence[Coverage]) -> Coverage:
         gaps=distinct(gap for part in parts for gap in part.gaps),
         resets=tuple(reset for part in parts for reset in part.resets),
         measured=all(part.measured for part in parts),
+        unmeasured_s=sum(part.unmeasured_s for part in parts),
         since=None if None in begins else min(b for b in begins if b),
         until=max(ends, default=None),
     )
@@ -293,6 +297,19 @@ class _Ledger:
         """A whole sample proves one execution of a cut digest, not that the others were the same statement."""
         sighting = delta.sighting
         return sighting.truncated and sighting.executions != 1 and not self._is_cut(delta) and not self._merged(delta)
+
+
+def _unmeasured(previous: Snapshot | None, current: Snapshot, found: Deltas) -> timedelta:
+    """How long before a restart, a failover or a TRUNCATE of everything nobody had looked."""
+    if previous is None:
+        return timedelta(0)
+    emptied = previous.taken_at
+    if found.was_reset("server"):
+        emptied = current.taken_at if is_first_sight(previous, current) else current.instance.started_at
+    elif found.was_reset("digests") and found.was_reset("events"):
+        seen = (s.first_seen for s in current.sightings if s.source == "digest" and s.first_seen)
+        emptied = min(seen, default=current.taken_at)
+    return max(min(emptied, current.taken_at) - previous.taken_at, timedelta(0))
 
 
 def _within(total: int, gaps: Iterable[Gap]) -> Iterable[Gap]:

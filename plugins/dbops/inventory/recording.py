@@ -97,7 +97,8 @@ class Recording:
         if past.came_back:
             uuid = snapshot.instance.server_uuid
             reset = (*reset, f"server: server_uuid is {uuid} again: another one had taken over")
-            ledger = replace(ledger, resets=reset)
+            lost = snapshot.taken_at - moment(past.state["at"])
+            ledger = replace(ledger, resets=reset, unmeasured_s=ledger.unmeasured_s + max(lost.total_seconds(), 0.0))
         self.snapshot_id = self._insert_snapshot(found, ledger)
         new_keys = self._insert_keys()
         new_statements = self._insert_texts(new_keys)

@@ -63,13 +63,14 @@ def _unseen(found: Inventory, name: str) -> str:
 
 def _figures(found: Inventory) -> list[Figure]:
     ledger = found.coverage
+    lost = f"; {ledger.unmeasured_s / 60:,.0f} minutes before restarts were not counted" if ledger.unmeasured_s else ""
     writes = sum(1 for s in found.statements if s.tables("write"))
     cold = sum(1 for h in found.heats if h.verdict == "cold")
     return [
         Figure(
             label="Coverage",
             value=f"{found.window.coverage_percent:.2f} %",
-            note=f"{ledger.explained:,} of {ledger.executions_total:,} executions, {ledger.own:,} of our own subtracted",
+            note=f"{ledger.explained:,} of {ledger.executions_total:,} executions, {ledger.own:,} of our own subtracted{lost}",
         ),
         Figure(
             label="Statements",
