@@ -100,7 +100,9 @@ def _take(
         now = clock()  # trying thousands of texts takes longer than the history lets a clock be wrong
         shot = snapshot.take(conn, name, now, catalog_programs=bodies, own_executions=trial.sent)
     if logged and not full and spec.keep_samples:
-        trial = _try(services, spec, instance, replace(shot, sightings=logged), None, results)
+        # The digests tell in which schema the log's statements ran.
+        digests = (s for s in shot.sightings if s.source == "digest")
+        trial = _try(services, spec, instance, replace(shot, sightings=(*logged, *digests)), None, results)
     if not spec.keep_samples:
         shot = replace(shot, sightings=tuple(s for s in shot.sightings if s.source not in ("sample", "history")))
     shot = replace(
