@@ -11,8 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbops import mysql
 from dbops.archive.spec import ArchiveSpec
-from dbops.inventory import register, tables
+from dbops.inventory import register, resolve, tables
 from dbops.inventory.model import Catalog, Program, Reference, Statement
 from dbops.inventory.tables import Window
 from tests.inventory.shop import CATALOG, NOW, Io, io, ref, statement, table
@@ -92,6 +93,22 @@ def test_a_name_that_is_younger_than_the_silence_is_not_cold(ddl: str) -> None:
     assert heat_of("carts", [monthly]).verdict == "cold"
 
 
+def test_a_statement_whose_schema_nobody_knows_may_have_touched_the_table() -> None:
+    def vague(text: str, ago: timedelta) -> Statement:
+        """From a log that was read from its middle."""
+        seen = statement(text, last_seen=NOW - ago)
+        uses, columns, unresolved = resolve.resolve(seen.analysis, None, CATALOG)
+        return replace(seen, schema=None, uses=uses, columns=columns, unresolved=unresolved)
+
+    found = heat_of("carts", [vague("SELECT * FROM Carts WHERE token = ?", 3 * DAY)])
+    assert (found.verdict, "default schema is not known" in found.reason) == ("no evidence", True)
+    assert heat_of("carts", [vague("SELECT * FROM carts WHERE token = ?", 31 * DAY)]).verdict == "cold"
+    assert heat_of("carts", [vague("SELECT * FROM other.carts", DAY)]).verdict == "cold"
+    parts = unused([*ORDERS, vague("SELECT status, note FROM orders", DAY)], ORDER_IO)
+    assert {u.kind for u in parts.items} == {"index"}  # their counters are kept by table, whoever asks
+    assert any("default schema is not known" in why for why in parts.not_judged)
+
+
 def test_figures_and_order() -> None:
     statements = [
         statement("SELECT * FROM orders WHERE id = ?", 100, last_seen=NOW - DAY),
@@ -162,6 +179,12 @@ def test_what_a_foreign_key_needs_is_not_unused() -> None:
     found = unused(by_id, rows).items
     assert {u.name for u in found if u.kind == "index"} == {"coupon"}  # `customer` is the only one that serves the key
     assert "customer_id" not in {u.name for u in found}
+    # Neither a full-text index nor one on the beginning of the value can take its place.
+    by_note = replace(CATALOG.tables[ref("orders")], indexes=(
+        *CATALOG.tables[ref("orders")].indexes, mysql.Index("short", ("customer_id",), False, False, True, "BTREE"),
+    ))  # fmt: skip
+    shorter = replace(CATALOG, tables={**CATALOG.tables, ref("orders"): by_note})
+    assert "customer" not in {u.name for u in tables.unused(by_id, shorter, rows, WATCHED, **LIMITS).items}
     unknown = replace(CATALOG, references=tuple(replace(r, child_columns=()) for r in CATALOG.references))
     indexes = {
         u.name: u.caveat for u in tables.unused(by_id, unknown, rows, WATCHED, **LIMITS).items if u.kind == "index"

@@ -113,7 +113,9 @@ def activity(
         cold_after: silence that makes a table cold
         coverage_limit: percent below which silence proves nothing
     """
+    statements = list(statements)
     touching = by_table(statements)
+    vague = _vague(statements)
     counters: dict[TableRef, list[RowActivity]] = {}
     for io in table_io:
         if io.index is None:
@@ -122,11 +124,39 @@ def activity(
     if not counters and not silence:
         silence = "the server's row counters are not available, so a read that no statement shows would go unseen"
     found = [
-        _heat(table, definition, touching.get(table, ()), counters.get(table, ()), window, cold_after, silence)
+        _heat(
+            table,
+            definition,
+            touching.get(table, ()),
+            counters.get(table, ()),
+            window,
+            cold_after,
+            silence or _may_mean(table, vague, window, cold_after),
+        )
         for table, definition in catalog.tables.items()
     ]
     order = {"hot": 0, "quiet": 1, "no evidence": 2, "cold": 3}
     return sorted(found, key=lambda h: (order[h.verdict], -(h.reads + h.writes), h.table))
+
+
+def _vague(statements: Iterable[Statement]) -> dict[str, list[Statement]]:
+    """Name of a table (lower case) -> statements that name it so, and of whose session no default schema is known."""
+    found: dict[str, list[Statement]] = {}
+    for statement in statements:
+        if statement.schema is None and (statement.activity.executions or statement.activity.last_seen):
+            for name in statement.unresolved:
+                found.setdefault(name.lower(), []).append(statement)
+    return found
+
+
+def _may_mean(table: TableRef, vague: Mapping[str, Sequence[Statement]], window: Window, cold_after: timedelta) -> str:
+    """A statement that may have touched the table, where one may; '' where none may."""
+    late = [
+        s.id
+        for s in vague.get(table.table.lower(), ())
+        if s.activity.last_seen is None or window.until - s.activity.last_seen < cold_after
+    ]
+    return f"{late[0]} names a table {table.table} and its default schema is not known" if late else ""
 
 
 def by_table(statements: Iterable[Statement]) -> dict[TableRef, list[Statement]]:
@@ -257,7 +287,7 @@ def unused(
         return UnusedParts((), (f"no table: {why}",))
     items: list[Unused] = []
     reasons: dict[str, list[TableRef]] = {}
-    all_touching = by_table(statements)
+    all_touching, vague = by_table(statements), _vague(statements)
     all_io: dict[TableRef, list[RowActivity]] = {}
     for row in table_io:
         all_io.setdefault(row.table, []).append(row)
@@ -280,6 +310,8 @@ def unused(
             reasons.setdefault(
                 f"columns: statements whose columns are not known touch it ({', '.join(sorted(blind)[:3])})", []
             ).append(table)
+        elif maybe := _may_mean(table, vague, window, cold_after):
+            reasons.setdefault(f"columns: {maybe}", []).append(table)
         elif touching:
             items += _unused_columns(table, definition, touching, catalog)
     return UnusedParts(tuple(items), tuple(f"{why}: {', '.join(map(str, of))}" for why, of in reasons.items()))
@@ -331,7 +363,12 @@ def _referenced(table: TableRef, references: Iterable[Reference]) -> Iterator[tu
 def _supports(index: mysql.Index, tied: Sequence[str]) -> bool:
     """Whether the index begins with the columns that a foreign key ties."""
     columns = [c.lower() for c in tied]
-    return bool(columns) and [c.lower() for c in index.columns[: len(columns)]] == columns
+    return (
+        bool(columns)
+        and index.index_type == "BTREE"
+        and not index.has_prefix
+        and [c.lower() for c in index.columns[: len(columns)]] == columns
+    )
 
 
 def _unused_columns(
