@@ -628,6 +628,8 @@ def _fold(key: str) -> str:
     return key.strip().rstrip(" \t\r\n;")
 
 
+MAX_SPELLINGS = 3
+"""Texts of one statement beside the first that differ in more than values: in quotes, blanks, letter case."""
 MAX_WHO = 50
 """Different callers, and different users, that are kept for one statement; MORE says that there were more."""
 MORE = "(more)"
@@ -659,6 +661,7 @@ class _Group:
         "last",
         "lock_ms",
         "sent",
+        "spellings",
         "text",
         "total_ms",
         "truncated",
@@ -667,6 +670,7 @@ class _Group:
 
     def __init__(self, text: str, truncated: bool, at: datetime | None) -> None:
         self.text = text
+        self.spellings: dict[str, str] = {}
         self.truncated = truncated
         self.executions = self.examined = self.sent = 0
         self.total_ms = self.lock_ms = 0.0
@@ -717,6 +721,7 @@ class Tally:
         own = bool(comments) and text.lstrip().startswith(sqltext.own_comment())
         callers = _callers(_comments(comments, text)) if comments and not own else ()
         digest = None if truncated else self._forms.get(form)
+        is_new = digest is None
         if digest is None:
             digest = self._fingerprint(form, text, truncated)
         else:
@@ -726,6 +731,8 @@ class Tally:
             group = self._groups[digest, schema, own] = _Group(text, truncated, at)
             self._text_bytes += len(text)
             self.full = len(self._groups) >= self._max_groups or self._text_bytes >= self._max_text_bytes
+        elif is_new and not truncated and len(group.spellings) < MAX_SPELLINGS and len(text) <= _SETTLED_LENGTH:
+            group.spellings[form] = text
         if kind != "prepare":
             group.executions += 1
         if query_ms is not None:
@@ -767,6 +774,7 @@ class Tally:
             self.source,
             hashlib.sha256(repr(key).encode(errors="replace")).hexdigest(),
             group.text,
+            spellings=tuple(group.spellings.values()),
             schema=schema,
             truncated=group.truncated,
             executions=group.executions,

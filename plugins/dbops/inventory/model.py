@@ -186,6 +186,8 @@ class Sighting:
     """user@host of all executions, where a source adds up several; a log has `user` and `host` only where there is one."""
     callers: frozenset[str] = frozenset()
     """From the comments of all executions, where a source reads them (logs); spelled as in Activity."""
+    spellings: tuple[str, ...] = ()
+    """Other raw texts of it, where a source adds up several (logs)."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,10 +13,13 @@ from dbops.inventory import text as sqltext
 from dbops.inventory.access import Plan, PlanTable
 from dbops.inventory.fingerprint import fingerprint
 from dbops.inventory.model import Catalog, Sighting, Snapshot
+from dbops.inventory.recording import placed
 from dbops.inventory.upgrade import Finding
 
-RAW = ("slow_log", "general_log", "sample", "history")
-"""Sources whose text is as the client sent it, best first."""
+RAW = ("slow_log", "general_log", "sample", "history", "prepared")
+"""Sources whose text is as the client sent it, best first; that of a prepared statement has no values."""
+MAX_SPELLINGS = 4
+"""So many texts of one statement are tried: the fingerprint leaves out what 8.0 minds, such as quotes around ``rank``."""
 Key = tuple[str, str]
 """(fingerprint, default schema or '')."""
 
@@ -51,7 +54,7 @@ def run(
     check: Callable[[str, str | None], list[Finding]],
     tried: dict[Key, Trial] | None = None,
 ) -> dict[Key, Trial]:
-    """Try every statement of the snapshot that has a raw text and is not in `known`, once.
+    """Try every statement of the snapshot that has a raw text and is not in `known`, in each spelling once.
 
     Args:
         snapshot: with raw texts
@@ -61,10 +64,12 @@ def run(
         tried: filled one by one, so that what was tried is there when an error breaks off the rest
     """
     tried = {} if tried is None else tried
-    for key, sighting in _raw(snapshot):
+    for key, texts in _raw(snapshot).items():
         if key not in known and key not in tried:
-            plan = explain(sighting.text, sighting.schema)
-            findings = [_masked(f) for f in check(sighting.text, sighting.schema)]
+            schema = key[1] or None
+            plans = (explain(text, schema) for text in texts)
+            plan = next((plan for plan in plans if plan), None)
+            findings = dict.fromkeys(_masked(f) for text in texts for f in check(text, schema))
             tried[key] = Trial(plan and Plan(plan.tables), tuple(findings))
     return tried
 
@@ -175,10 +180,16 @@ class Explainer:
         conn.query(f"{sqltext.own_comment()} {statement}".encode(errors="replace"))
 
 
-def _raw(snapshot: Snapshot) -> Iterator[tuple[Key, Sighting]]:
-    found = [s for s in snapshot.sightings if s.source in RAW and not (s.own or s.truncated or s.program)]
-    for sighting in sorted(found, key=lambda s: RAW.index(s.source)):
-        yield (fingerprint(sighting.text), sighting.schema or ""), sighting
+def _raw(snapshot: Snapshot) -> dict[Key, list[str]]:
+    """The texts to try, those of the best source first, in the schema that :func:`recording.placed` finds."""
+    found = [s for s in placed(snapshot).sightings if s.source in RAW and not (s.own or s.truncated or s.program)]
+    texts: dict[Key, dict[str, str]] = {}
+    for s in sorted(found, key=lambda s: RAW.index(s.source)):
+        for text in (s.text, *s.spellings):
+            spellings = texts.setdefault((fingerprint(text), s.schema or ""), {})
+            if len(spellings) < MAX_SPELLINGS:
+                spellings.setdefault(" ".join(sqltext.mask_literals(text).split()), text)
+    return {key: [*spellings.values()] for key, spellings in texts.items()}
 
 
 def _masked(finding: Finding) -> Finding:
