@@ -295,6 +295,22 @@ def test_a_rotation_in_rds_loses_and_repeats_nothing() -> None:
     assert reading.gaps == ()
 
 
+@pytest.mark.parametrize("name", [NAME, "slowquery"])
+@pytest.mark.parametrize("hours", [(".9", ".10"), (".2026-07-01.09", ".2026-07-01.10")])
+def test_files_of_one_moment_are_read_in_their_order(name: str, hours: tuple[str, str]) -> None:
+    """The file that is written to is the last, also where RDS says that it and the one before it were written to at the same time."""
+    rds = Rds()
+    rds.files = {
+        NAME: (3000, OPENED + slow(3) + slow(4)),
+        f"{NAME}{hours[1]}": (3000, OPENED + slow(2)),
+        f"{NAME}{hours[0]}": (2000, OPENED + slow(1)),
+    }
+    found, checkpoint, _ = read(RdsLogs(rds, "shop-1", name))
+    assert found == ["SELECT 1", "SELECT 2", "SELECT 3"]
+    rds.files[NAME] = (4000, OPENED + slow(3) + slow(4) + slow(5))
+    assert read(RdsLogs(rds, "shop-1", name), checkpoint, final=True)[0] == ["SELECT 4", "SELECT 5"]
+
+
 def test_a_log_that_rds_removed_is_a_gap() -> None:
     rds = Rds()
     rds.files = {NAME: (2000, OPENED + slow(1) + slow(2))}

@@ -170,6 +170,9 @@ def test_bytes_that_are_not_utf8_are_replaced_and_counted() -> None:
         "SELECT '\ufffd\ufffd'", "SELECT '\ufffd é'",
     ]  # fmt: skip
     assert log.totals.undecodable == 1
+    assert [gap.what for gap in log.totals.gaps(log.kind)] == [
+        f"{log.kind}: 1 statements hold bytes that are not UTF-8"
+    ]
 
 
 def test_a_message_that_rds_cut_is_marked_and_the_next_one_is_whole() -> None:

@@ -96,6 +96,9 @@ def test_more_that_breaks(text: str, rule: str) -> None:
         ("SELECT `lock_id` FROM `information_schema` . `innodb_locks` ", "breaks"),
         ("SELECT SQL_CACHE `id` FROM `t` ", "breaks"),
         ("SELECT `id` FROM `t` WHERE `id` IN (...) ", None),
+        ("SHOW VARIABLES LIKE ? ", "needs raw text"),
+        ("SHOW VARIABLES ", None),
+        ("SHOW TABLES LIKE ? ", None),
     ],
 )
 def test_digest_says_what_only_the_raw_text_can_tell(digest: str, severity: str | None) -> None:
@@ -109,6 +112,7 @@ def test_digest_says_what_only_the_raw_text_can_tell(digest: str, severity: str 
         ("SET sql_mode = 'NO_AUTO_CREATE_USER'", "needs raw text"),
         ("SELECT a FROM t WHERE b REGEXP '[[:<:]]a'", "needs raw text"),
         ("SELECT a FROM t WHERE b = '[[:<:]]a'", None),
+        ("SHOW VARIABLES WHERE Variable_name = 'tx_isolation' OR Variable_name = 'port'", "needs raw text"),
     ],
 )
 def test_masked_text_has_names_but_no_literals(text: str, severity: str | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -289,6 +290,10 @@ class Files(_Rotated):
         return cast(BinaryIO, gzip.open(name, "rb") if name.endswith(".gz") else Path(name).open("rb"))
 
 
+_HOUR = re.compile(r"\.[\d.-]+\Z")
+"""What RDS puts behind the name of a file that is rotated: ``.9``, ``.2026-07-01.09``."""
+
+
 class RdsLogs(_Rotated):
     """A log of an RDS or Aurora instance through DescribeDBLogFiles and DownloadDBLogFilePortion.
 
@@ -320,7 +325,8 @@ class RdsLogs(_Rotated):
                 f"log file {self._name} of instance {self._instance}: RDS has no such file; in its parameter group set slow_query_log = 1"
                 " (or general_log = 1) and log_output = FILE"
             )
-        return sorted(found, key=lambda file: (file.name == self._name, file.written, file.name))
+        # The file that is written to has no hour behind its name; it and the one before it may be written to in the same moment.
+        return sorted(found, key=lambda file: (_HOUR.search(file.name) is None, file.written, file.name))
 
     def _head(self, name: str) -> bytes:
         if name not in self._heads:

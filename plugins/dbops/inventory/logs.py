@@ -97,6 +97,12 @@ class Totals:
                 f"{log}: the server left {self.suppressed} executions out", "log_throttle_queries_not_using_indexes is not 0",
                 "set log_throttle_queries_not_using_indexes = 0 while the log is read", "a longer log", self.suppressed,
             ))  # fmt: skip
+        if self.undecodable:
+            found.append(Gap(
+                f"{log}: {self.undecodable} statements hold bytes that are not UTF-8", "such bytes read as U+FFFD: a name that holds one"
+                " is not found in the catalog", "have the client use utf8mb4 (SET NAMES) and send BLOBs as parameters or 0x...",
+                "a change in the client",
+            ))  # fmt: skip
         if self.skipped_bytes:
             found.append(Gap(
                 f"{log}: {self.skipped_bytes} bytes belong to no entry", "the log begins inside an entry, or a part of it is lost",

@@ -394,6 +394,8 @@ def _removed_variable(text: _Text) -> Iterator[Hit]:
         for token in text.tokens:
             if token.kind == "string" and token.text[1:-1].lower() in REMOVED_VARIABLES:
                 yield "changes", f"SHOW VARIABLES finds no {token.text[1:-1]}: the answer is empty"
+        if text.no_literals and any(token.text == "?" for token in text.tokens):
+            yield "needs raw text", "SHOW VARIABLES ... ?: which variable is lost"
 
 
 @_rule("removed sql_mode", "leave the mode out of the list")
