@@ -79,3 +79,24 @@ def test_prepared_statements_and_statements_in_another_schema_than_the_log_says_
         (fingerprint("SELECT c FROM u WHERE d = 1"), "other"),
     }
     assert asked == [("SELECT c FROM u WHERE d = 1", "other"), ("SELECT a AS rank FROM t WHERE b = ?", "shop")]
+
+
+def test_what_only_the_slow_log_shows_may_have_been_refused_by_the_old_server_too() -> None:
+    def check(text: str, schema: str | None) -> list[Finding]:
+        return [
+            Finding("server", "breaks", "1064: You have an error", "fix", "server"),
+            Finding("r", "changes", "e", "fix"),
+        ]
+
+    refused, ran = "SELECT a FROM t WHERE b = 'O'Brien'", "SELECT a AS rank FROM t"
+    found = run(
+        snapshot_of(
+            sighting("slow_log", refused, executions=1), sighting("slow_log", ran, executions=1),
+            sighting("digest", "SELECT `a` AS `rank` FROM `t`", is_digest=True, executions=1),
+        ), set(), no_plan, check,
+    )  # fmt: skip
+    said = {key[0]: [f.evidence for f in trial.findings] for key, trial in found.items()}
+    assert said == {
+        fingerprint(refused): ["?: You have an error (only the slow log shows it: 5.7 may have refused it, too)", "e"],
+        fingerprint(ran): ["?: You have an error", "e"],
+    }

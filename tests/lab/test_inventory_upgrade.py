@@ -134,6 +134,23 @@ def test_server_says_so_where_it_lacks_the_table(servers: dict[str, Any]) -> Non
     both = upgrade.check_on_server(conn, "SELECT PASSWORD(b) FROM not_restored", schema="probes")
     assert "breaks" in {f.severity for f in both}
     assert "not checked" in {f.severity for f in upgrade.check_on_server(conn, "SELECT 1 FROM t", schema="nowhere")}
+    for text in (
+        "SELECT id FROM event",
+        "DELETE FROM proc WHERE id = 1",
+        "SELECT id FROM innodb_locks",
+        "SELECT x.f(1)",
+    ):
+        (finding,) = (f for f in upgrade.check_on_server(conn, text, schema="probes") if f.by == "server")
+        assert finding.severity == "not checked", finding  # names of the application that 8.0 has removed elsewhere
+    for text in (
+        "SELECT * FROM mysql.proc",
+        "SELECT * FROM mysql.event",
+        "SELECT PASSWORD('a')",
+        "SELECT X(g) FROM geo",
+    ):
+        assert "breaks" in {
+            f.severity for f in upgrade.check_on_server(conn, text, schema="probes") if f.by == "server"
+        }
 
 
 @pytest.mark.parametrize(

@@ -64,14 +64,33 @@ def run(
         tried: filled one by one, so that what was tried is there when an error breaks off the rest
     """
     tried = {} if tried is None else tried
+    ran: set[str] = set()
     for key, texts in _raw(snapshot).items():
         if key not in known and key not in tried:
             schema = key[1] or None
             plans = (explain(text, schema) for text in texts)
             plan = next((plan for plan in plans if plan), None)
             findings = dict.fromkeys(_masked(f) for text in texts for f in check(text, schema))
+            if any(f.by == "server" and f.severity == "breaks" for f in findings):
+                ran = ran or _ran(snapshot)
+                findings = dict.fromkeys(f if key[0] in ran else _perhaps_refused(f) for f in findings)
             tried[key] = Trial(plan and Plan(plan.tables), tuple(findings))
     return tried
+
+
+def _ran(snapshot: Snapshot) -> set[str]:
+    """Fingerprints of what MySQL has parsed: shown by another source than the slow log, which keeps what was refused, too."""
+    return {
+        fingerprint(s.text, is_digest=s.is_digest, truncated=s.truncated)
+        for s in snapshot.sightings
+        if s.source != "slow_log"
+    }
+
+
+def _perhaps_refused(finding: Finding) -> Finding:
+    if finding.by == "rule" or finding.severity != "breaks":
+        return finding
+    return replace(finding, evidence=f"{finding.evidence} (only the slow log shows it: 5.7 may have refused it, too)")
 
 
 def checker(conn: Any | None) -> Callable[[str, str | None], list[Finding]]:

@@ -603,16 +603,21 @@ def _prepare(cursor: Any, statement: str) -> None:
         cursor.execute(f"{comment} DEALLOCATE PREPARE dbops_probe")
 
 
+_MISSING = re.compile(r"(?:(?P<schema>\w+)\.)?(?P<name>\w+)'? (?:does not|doesn't) exist")
+
+
 def _verdict(error: MySQLdb.Error) -> Finding:
     """Whether the message means that 8.0 has given something up, or that this server lacks what the statement names."""
     code, message = int(error.args[0]), str(error.args[-1])
     if code in access.CONNECTION_LOST:
         raise error
-    named = {word.upper() for word in re.findall(r"\w+", message)}
+    # 'schema.name' or schema.name: a table event of the application is not mysql.event.
+    missing = _MISSING.search(message)
+    schema, name = (missing["schema"] or "", missing["name"]) if missing else ("", "")
     gone = {
-        1305: named & REMOVED_FUNCTIONS,
-        1146: named & {t.upper() for tables in REMOVED_TABLES.values() for t in tables},
-        1054: named & {"SQL_CACHE"},  # 8.0 takes it for a column
+        1305: name.upper() in REMOVED_FUNCTIONS,
+        1146: name.lower() in REMOVED_TABLES.get(schema.lower(), ()),
+        1054: "SQL_CACHE" in message.upper(),  # 8.0 takes it for a column
     }
     message = re.sub(
         r"near '(.*)' at line",
