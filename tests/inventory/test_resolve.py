@@ -188,6 +188,9 @@ def test_foreign_keys_delete_and_update():
     # ON UPDATE CASCADE acts on the key only.
     assert "items write via foreign key items_of" in uses("UPDATE orders SET id = 5")
     assert "items write via foreign key items_of" not in uses("UPDATE orders SET total = 5")
+    upsert = "INSERT INTO orders (id, total) VALUES (1, 2) ON DUPLICATE KEY UPDATE "
+    assert "items write via foreign key items_of" in uses(upsert + "id = id + 1")
+    assert "items write via foreign key items_of" not in uses(upsert + "total = VALUES(total)")
     assert uses("TRUNCATE items") == {"items write"}
     assert uses("INSERT INTO orders VALUES (1, 2, 3, 4)") == {"orders write"}
 

@@ -91,6 +91,8 @@ class Analysis:
     occurrences: list[Occurrence] = field(default_factory=list)
     alternatives: dict[int, int] = field(default_factory=dict)
     """OR -> how many alternatives it has."""
+    reassigned: set[str] = field(default_factory=set)
+    """Columns (lower case) that ON DUPLICATE KEY UPDATE sets: what the INSERT names besides changes no row that is there."""
     shown: dict[str, tuple[TableName, str]] = field(default_factory=dict)
     """Of a SELECT: name of a column of its result (lower case) -> the column that it is, where it is one and no expression."""
     flags: set[str] = field(default_factory=set)

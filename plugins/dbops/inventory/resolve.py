@@ -119,9 +119,10 @@ class _Run:
         for name, access in analysis.uses:
             ref = refs[name]
             if ref is not None:
-                self.use(
-                    ref, self._decided(ref, access, analysis, written), via, events, {c for t, c in written if t == ref}
-                )
+                changed = {c for t, c in written if t == ref}
+                if "upsert" in analysis.flags and ref not in self.names.catalog.views:
+                    changed &= analysis.reassigned
+                self.use(ref, self._decided(ref, access, analysis, written), via, events, changed)
         self._calls(analysis, schema)
         if "dynamic-sql" in analysis.flags and via:
             self.unresolved[f"dynamic SQL in {via}"] = None

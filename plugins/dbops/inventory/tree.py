@@ -315,6 +315,8 @@ class _Walk:
         if role == "filtered" and self._is_join_condition(column, owner, place.scope):
             role = "joined"
         self.analysis.columns.add((owner, column.name, role))
+        if role == "written" and isinstance(place.scope, exp.Insert):
+            self.analysis.reassigned.add(column.name.lower())
         if role in ("filtered", "joined"):
             self.analysis.predicates.append(self._predicate(column, owner, place))
         if place.assigned and owner in self.targets:
