@@ -87,7 +87,15 @@ class Backend(Snapshots, Groups):
         self.lock = threading.RLock()
         self.is_green = threading.local()  # while a deployment makes its instances, which it fills itself
         self.restoring = threading.local()
-        self.plane.backends.append(self)
+        if self not in self.plane.backends:  # a reset of moto makes it anew in place
+            self.plane.backends.append(self)
+
+    def reset(self) -> None:
+        for database in self.databases.values():
+            if server := self.plane.servers.pop(database.dbi_resource_id, None):
+                server.delete()
+        self.plane.forget_all()
+        super().reset()
 
     def create_db_cluster(self, kwargs: dict[str, Any]) -> Any:
         with self.lock:

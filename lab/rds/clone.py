@@ -11,6 +11,7 @@ import itertools
 import json
 import queue
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
@@ -26,6 +27,7 @@ from lab.rds.server import ADMIN, Server
 
 WORKERS = 4
 CHUNK_BYTES = 32 * 2**20
+LOCK_S, LOCK_ATTEMPTS = 1, 300
 SYSTEM_SCHEMAS = "('mysql', 'sys', 'performance_schema', 'information_schema')"
 SYSTEM_USERS = f"('{ADMIN}', 'root', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
 # 8.0 knows these modes no more; a routine that was made under one of them could not be made anew.
@@ -115,7 +117,7 @@ class _Reader:
         self.idle: queue.SimpleQueue[MySQLdb.Connection] = queue.SimpleQueue()
         readers = [stack.enter_context(closing(source.connect())) for _ in range(WORKERS)]
         with source.cursor() as lock:
-            lock.execute("FLUSH TABLES WITH READ LOCK")
+            _lock(lock)
             for reader in readers:
                 reader.query("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 reader.query("START TRANSACTION WITH CONSISTENT SNAPSHOT")
@@ -134,6 +136,20 @@ class _Reader:
             connection.query(chunk.select.replace("{file}", str(folder / chunk.name)))
         finally:
             self.idle.put(connection)
+
+
+def _lock(cursor: Cursor) -> None:
+    """Take the global read lock between the statements of others: while it waits for one, every new write waits as well."""
+    cursor.execute("SET lock_wait_timeout = %s", (LOCK_S,))
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            cursor.execute("FLUSH TABLES WITH READ LOCK")
+            return
+        except MySQLdb.OperationalError as error:
+            cursor.execute("UNLOCK TABLES")  # the half of the lock that it has got
+            if error.args[0] != ER.LOCK_WAIT_TIMEOUT or attempt == LOCK_ATTEMPTS - 1:
+                raise
+            time.sleep(LOCK_S)
 
 
 def _in_parallel(work: Callable[[Chunk], None], chunks: Sequence[Chunk]) -> None:

@@ -96,6 +96,10 @@ class Plane:
         if endpoint is not None:
             endpoint.close()
 
+    def forget_all(self) -> None:
+        for kind, name in list(self.names):
+            self.forget(kind, name)
+
     def fault(self, name: str) -> Any:
         """Value of a fault switch; it is read from faults.json at each use, so that another process can set it."""
         return {**FAULTS, **read_faults(self.folder)}[name]

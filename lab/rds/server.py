@@ -49,6 +49,7 @@ OPTIONS: dict[str, str] = {
     "max-allowed-packet": "64M",
     "max-connections": "2000",
     "performance-schema": "ON",
+    "innodb-buffer-pool-size": "256M",
     "innodb-log-file-size": "128M",
     "innodb-flush-method": "O_DIRECT",
     "innodb-use-native-aio": "OFF",  # the kernel has so many asynchronous requests for the whole machine, and there may be many servers
@@ -169,10 +170,13 @@ class Server:
                 process.wait()
 
     def delete(self) -> None:
-        """Stop it for good and remove its files; whoever brings it up just now gets a LabError."""
+        """End it at once and remove its files; whoever brings it up just now gets a LabError."""
         self._gone = True
         with self._lock:
-            self.stop()
+            process, self.process = self.process, None
+            if process is not None:
+                process.kill()
+                process.wait()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager

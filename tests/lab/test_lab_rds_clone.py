@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from lab.rds.clone import clone
+from lab.rds.clone import clone, dump
 from lab.rds.server import Server
 
 TABLE = """CREATE TABLE d.t (id BIGINT AUTO_INCREMENT PRIMARY KEY, a INT, f FLOAT, j JSON, e ENUM('x', 'é'), b VARBINARY(20),
@@ -33,3 +35,30 @@ def test_every_type_arrives_unchanged_at_the_position_of_the_source(tmp_path: Pa
         assert green.sql("SELECT COUNT(*) FROM d.v") == ((2,),)
         assert green.value("@@GLOBAL.gtid_executed") == blue.value("@@GLOBAL.gtid_executed")
         assert "utf8mb4_general_ci" in green.sql("SHOW CREATE TABLE d.t")[0][1]
+
+
+def test_a_copy_waits_for_a_long_statement_without_holding_up_writes_for_long(tmp_path: Path) -> None:
+    source = Server(tmp_path / "source", "5.7.22", 1)
+    with ExitStack() as stack:
+        stack.callback(source.delete)
+        source.initialise()
+        source.start()
+        for statement in (
+            "CREATE DATABASE d",
+            "CREATE TABLE d.t (id INT)",
+            "INSERT INTO d.t VALUES (1)",
+            "CREATE TABLE d.u (id INT)",
+        ):
+            source.sql(statement)
+        reader = threading.Thread(target=lambda: source.sql("SELECT SLEEP(5) FROM d.t"))
+        reader.start()
+        copier = threading.Thread(target=lambda: dump(source, tmp_path / "dump"))
+        copier.start()
+        longest = 0.0
+        while copier.is_alive():
+            began = time.monotonic()
+            source.sql("INSERT INTO d.u VALUES (1)")
+            longest = max(longest, time.monotonic() - began)
+        reader.join()
+    assert (tmp_path / "dump" / "dump.json").is_file()
+    assert longest < 3

@@ -9,6 +9,7 @@ import pytest
 
 from lab import __main__ as cli
 from lab import airflow, artifacts, aws, config, mysql, processes, stack, trino
+from lab.rds import plane
 
 
 @pytest.fixture
@@ -94,3 +95,19 @@ def test_reset_deletes_the_labs_own_state_and_nothing_else(steps: list[str]) -> 
     stack.reset()
     assert {entry.name for entry in config.home().iterdir()} == {"env", "lock", "photos"}
     assert "start mysql57" in steps
+
+
+def test_down_ends_the_databases_of_an_rds_that_had_to_be_killed(
+    steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        plane, "end_servers_below", lambda folder: steps.append(f"end {folder.relative_to(config.home())}")
+    )
+    stack.down()
+    assert steps == ["end rds"]
+
+
+def test_the_aws_service_is_the_one_with_databases(steps: list[str]) -> None:
+    argv = aws.service().prepare()
+    assert argv[1:3] == ["-m", "lab.rds"]
+    assert argv[-2:] == ["--folder", str(config.home() / "rds")]
