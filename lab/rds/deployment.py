@@ -423,11 +423,14 @@ class Deployment(models.BlueGreenDeployment):
             if server is None:
                 return
             if wanted != delay and self.status != "SWITCHOVER_IN_PROGRESS":
-                with server.cursor() as cursor:
+                with (
+                    contextlib.suppress(MySQLdb.Error),
+                    server.cursor() as cursor,
+                ):  # it restarts, or is deleted just now
                     cursor.execute("STOP SLAVE SQL_THREAD")
                     cursor.execute(f"CHANGE MASTER TO MASTER_DELAY = {wanted}")
                     cursor.execute("START SLAVE SQL_THREAD")
-                delay = wanted
+                    delay = wanted
 
     def _task(self, name: str, status: str) -> None:
         for task in self.tasks:
