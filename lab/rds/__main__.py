@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 from pathlib import Path
 
 from lab import aws, config
@@ -15,5 +16,8 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=config.DEFAULT_PORTS["aws"])
     parser.add_argument("--folder", type=Path, default=folder())
     arguments = parser.parse_args()
+    # A client of an endpoint takes two descriptors here and one of mysqld, which inherits the limit and counts its connections by it.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     plane = install(arguments.folder)
     aws.serve(arguments.host, arguments.port, at_end=plane.end)

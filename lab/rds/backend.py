@@ -345,6 +345,12 @@ class Backend(Snapshots, Groups):
         self.in_background(deployment.provision)
         return answer
 
+    def _get_resource_for_tagging(self, arn: str) -> Any:
+        kind, _, name = arn.rpartition(":")
+        if kind.endswith(":deployment"):  # which moto does not know
+            return self._deployment(name)
+        return super()._get_resource_for_tagging(arn)
+
     def describe_blue_green_deployments(self, *args: Any, **kwargs: Any) -> Any:
         self._throttle()
         found = super().describe_blue_green_deployments(*args, **kwargs)

@@ -41,7 +41,7 @@ class Groups(models.RDSBackend):
     def _change(self, group: Any, family: str, kind: str, changes: list[dict[str, Any]]) -> None:
         parameters.require_changeable(group)
         parameters.require_valid(family, changes)
-        for database in self.databases.values():
+        for database in list(self.databases.values()):
             server = self.plane.servers.get(database.dbi_resource_id)
             applied = getattr(database, "applied", {}).get(kind, ("", {}))
             if server is not None and server.process is not None and applied[0] == group.name:

@@ -18,7 +18,9 @@ def run(plane: Any) -> None:
     """Put the metrics of every available instance until the plane ends."""
     while not plane.ended.wait(PERIOD_S):
         for backend in plane.backends:
-            for database in list(backend.databases.values()):
+            with backend.lock:
+                databases = list(backend.databases.values())
+            for database in databases:
                 server = plane.servers.get(database.dbi_resource_id)
                 if server is not None and database.status == "available" and not plane.fault("drop_metrics"):
                     with contextlib.suppress(MySQLdb.Error):  # it restarts, or is deleted just now

@@ -108,5 +108,19 @@ OPERATIONS = (
 
 
 def install() -> None:
+    """Add the operations, and let no answer be made while a background thread renames or adds what it is about."""
     for operation in OPERATIONS:
         setattr(RDSResponse, operation.__name__, operation)
+    call, serialize = RDSResponse.call_action, RDSResponse.serialized
+
+    def call_action(self: Any) -> Any:
+        if self._get_action().startswith(("Describe", "List")):
+            with self.backend.lock:
+                return call(self)
+        return call(self)
+
+    def serialized(self: Any, result: Any) -> Any:
+        with self.backend.lock:
+            return serialize(self, result)
+
+    RDSResponse.call_action, RDSResponse.serialized = call_action, serialized

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 import time
@@ -134,6 +135,15 @@ class Cloud:
 
     def truth(self, deployment: str) -> list[dict[str, Any]]:
         return [entry for entry in plane.read_truth(self.folder) if entry["deployment"] == deployment]
+
+    def metric(self, name: str, instance: str) -> float | None:
+        """Maximum of a metric over the last seconds; None when there is no datapoint."""
+        now = dt.datetime.now(dt.UTC)
+        points = self.cloudwatch.get_metric_statistics(
+            Namespace="AWS/RDS", MetricName=name, Dimensions=[{"Name": "DBInstanceIdentifier", "Value": instance}],
+            StartTime=now - dt.timedelta(seconds=8), EndTime=now + dt.timedelta(seconds=2), Period=60, Statistics=["Maximum"],
+        )["Datapoints"]  # fmt: skip
+        return float(points[0]["Maximum"]) if points else None
 
     def address(self, name: str) -> tuple[str, int]:
         """Host and port of an instance's endpoint, or of the writer endpoint of a cluster."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,38 @@ def test_members_of_a_deployment_cannot_be_deleted(cloud: Cloud, blue: str, depl
             cloud.rds.delete_db_instance(DBInstanceIdentifier=member)
 
 
+def test_a_deployment_can_be_tagged(cloud: Cloud, deployment: str) -> None:
+    arn = f"arn:aws:rds:eu-central-1:123456789012:deployment:{deployment}"
+    cloud.rds.add_tags_to_resource(ResourceName=arn, Tags=[{"Key": "a", "Value": "b"}])
+    assert {"Key": "a", "Value": "b"} in cloud.rds.list_tags_for_resource(ResourceName=arn)["TagList"]
+    cloud.rds.remove_tags_from_resource(ResourceName=arn, TagKeys=["a"])
+    assert cloud.deployment(deployment)["TagList"] == REHEARSAL
+
+
 def test_timeouts_outside_the_limits_are_refused(cloud: Cloud, deployment: str) -> None:
     with pytest.raises(ClientError, match="between 30 and 3600"):
         cloud.switch(deployment, 3601)
     assert cloud.deployment(deployment)["Status"] == "AVAILABLE"
+
+
+@contextmanager
+def asking(cloud: Cloud) -> Iterator[list[list[str]]]:
+    """Ask for all clusters again and again; gives the identifiers of each answer."""
+    ended, answers = threading.Event(), list[list[str]]()
+
+    def ask() -> None:
+        while not ended.is_set():
+            found = cloud.rds.describe_db_clusters()["DBClusters"]
+            answers.append([each["DBClusterIdentifier"] for each in found])
+            assert all(len(each["DBClusterMembers"]) == 2 for each in found)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    yield answers
+    ended.set()
+    for thread in threads:
+        thread.join()
 
 
 def rolled_back(
@@ -172,10 +200,13 @@ def test_a_running_ddl_holds_a_switchover_up(cloud: Cloud, blue: str, deployment
 
 def test_a_green_side_that_lags_beyond_the_limit_is_not_waited_for(cloud: Cloud, blue: str, deployment: str) -> None:
     before = cloud.deployment(deployment)
+    writer = cloud.described(green(cloud, deployment))["DBClusterMembers"][0]["DBInstanceIdentifier"]
+    assert cloud.metric("AuroraBinlogReplicaLag", writer) == 0
     with cloud.faults(replica_lag_s=20):
         time.sleep(1)  # the deployment looks at the switch ten times a second
         cloud.sql(blue, "INSERT INTO shop.t (v) VALUES (20)")
         time.sleep(16.5)
+        assert (cloud.metric("AuroraBinlogReplicaLag", writer) or 0) >= 8
         truth = rolled_back(cloud, blue, deployment, before, "is above the limit of 15 s", 30)
     assert truth[-1]["monotonic_s"] - truth[0]["monotonic_s"] < 2
 
@@ -251,7 +282,12 @@ def test_a_switchover_gives_blues_names_and_endpoints_to_green(cloud: Cloud, blu
     there, before = green(cloud, deployment), rows(cloud, blue)
     ids = {name: cloud.described(name)["DbClusterResourceId"] for name in (blue, there)}
     client = cloud.connect(blue)
-    after = cloud.switch(deployment)
+    with asking(cloud) as answers:
+        after = cloud.switch(deployment)
+    # Whoever asks meanwhile sees the members before or after, never in between.
+    assert {tuple(sorted(names)) for names in answers} <= {
+        tuple(sorted(names)) for names in ((blue, there), (f"{blue}-old1", blue))
+    }  # fmt: skip
     assert after["Status"] == "SWITCHOVER_COMPLETED", after
     assert {d["Status"] for d in after["SwitchoverDetails"]} == {"SWITCHOVER_COMPLETED"}
     assert [d["SourceMember"].endswith("-old1") for d in after["SwitchoverDetails"]] == [True] * 3

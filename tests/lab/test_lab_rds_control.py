@@ -225,16 +225,8 @@ def test_an_instance_that_is_deleted_while_it_is_created_leaves_nothing(cloud: C
 def test_metrics_are_measured_on_the_servers(cloud: Cloud, cluster: str) -> None:
     clients = [cloud.connect(cluster) for _ in range(7)]
 
-    def value(metric: str) -> float | None:
-        now = dt.datetime.now(dt.UTC)
-        points = cloud.cloudwatch.get_metric_statistics(
-            Namespace="AWS/RDS", MetricName=metric, Dimensions=[{"Name": "DBInstanceIdentifier", "Value": f"{cluster}-0"}],
-            StartTime=now - dt.timedelta(seconds=8), EndTime=now + dt.timedelta(seconds=2), Period=60, Statistics=["Maximum"],
-        )["Datapoints"]  # fmt: skip
-        return float(points[0]["Maximum"]) if points else None
-
-    cloud.until(lambda: value("DatabaseConnections") == 7, 30)
-    assert value("AuroraBinlogReplicaLag") == -1  # it follows nobody
+    cloud.until(lambda: cloud.metric("DatabaseConnections", f"{cluster}-0") == 7, 30)
+    assert cloud.metric("AuroraBinlogReplicaLag", f"{cluster}-0") == -1  # it follows nobody
     for client in clients:
         client.close()
 
