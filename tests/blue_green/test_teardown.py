@@ -13,7 +13,7 @@ import pytest
 from dbops.blue_green import resources, teardown
 from dbops.blue_green.teardown import Removal
 from tests.blue_green import rds_kit
-from tests.blue_green.fake_rds import FakeRds, Thing
+from tests.blue_green.fake_rds import AwsError, FakeRds, Thing
 from tests.blue_green.rds_kit import EXPIRES, NAME, OTHER, TAGS
 
 SWITCHED = "SWITCHOVER_COMPLETED"
@@ -162,6 +162,8 @@ def test_what_stops_being_ours_between_list_and_deletion_is_left_alone(change: s
     assert "blue-1" not in rds.names()
     assert any("blue-2" in text for text in removal.errors)
     assert not removal.is_complete
+    if change == "tags":
+        assert "instance blue-2 has lost its tags meanwhile and is left alone" in removal.errors
 
 
 @pytest.mark.parametrize("status", ["PROVISIONING", "SWITCHOVER_IN_PROGRESS"])
@@ -232,6 +234,32 @@ def test_a_target_of_somebody_else_keeps_its_deployment() -> None:
     removal = remove(rds, minutes=5)
     assert {"blue-bg", "blue-green-abcdef", "blue-1-green-abcdef"} <= rds.names()
     assert any("env=prod" in text for text in removal.errors)
+
+
+def test_nothing_is_tagged_for_a_deployment_that_is_not_to_be_touched() -> None:
+    rds = FakeRds()
+    made = deploy(rds, rehearsal(rds)["cluster"])
+    made["deployment"].tags["env"] = "prod"
+    removal = remove(rds, minutes=5)
+    assert not any(call.startswith("add_tags") for call in rds.calls)
+    assert {"blue-bg", "blue-green-abcdef"} <= rds.names()
+    assert any("never touches production" in text for text in removal.errors)
+
+
+def test_a_throttled_last_look_is_taken_again() -> None:
+    rds = FakeRds()
+    rehearsal(rds)
+    looks = 0
+
+    def at_the_end(_: dict[str, Any]) -> None:
+        nonlocal looks
+        looks += not rds.names()
+        if looks in (2, 3):  # the first one ended the rounds
+            raise AwsError("Throttling")
+
+    rds.script("describe_db_parameter_groups", *[at_the_end] * 100)
+    assert remove(rds).is_complete
+    assert looks == 4
 
 
 def test_deletion_protection_of_ours_is_lifted() -> None:
@@ -339,8 +367,6 @@ def test_a_reader_that_cannot_go_keeps_its_cluster_but_not_the_writer() -> None:
 
     def no(arguments: dict[str, Any]) -> None:
         if arguments["DBInstanceIdentifier"] == "blue-2":
-            from tests.blue_green.fake_rds import AwsError
-
             raise AwsError("AccessDenied")
 
     rds.script("delete_db_instance", *[no] * 100)
