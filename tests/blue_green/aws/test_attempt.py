@@ -102,18 +102,19 @@ def test_completed_under_the_names_of_the_old_side() -> None:
     assert (memory.outcome, dict(memory.members)) == ("COMPLETED", {CLUSTER: DONE, WRITER: DONE})
 
 
-def test_a_member_that_failed_keeps_its_name_and_is_not_covered_by_another() -> None:
+@pytest.mark.parametrize("status", [FAILED, OPEN, RUNNING])
+def test_a_member_that_was_not_switched_keeps_its_name_and_is_not_covered_by_another(status: str) -> None:
     rds, keeper = FakeRds().deployments(deployment()), Kept()
     begin(rds, keeper)
     failed = deployment(DONE)
     failed["SwitchoverDetails"] = [
         {"SourceMember": f"{CLUSTER}-old1", "TargetMember": CLUSTER, "Status": DONE},
-        {"SourceMember": WRITER, "TargetMember": f"{WRITER}-green-abc123", "Status": FAILED},
+        {"SourceMember": WRITER, "TargetMember": f"{WRITER}-green-abc123", "Status": status},
         {"SourceMember": f"{WRITER}-old1", "TargetMember": "another", "Status": DONE},
     ]
     memory = follow(rds.deployments(failed), keeper)
     assert memory.outcome == "STUCK"
-    assert dict(memory.members)[WRITER] == FAILED
+    assert dict(memory.members)[WRITER] == status
 
 
 def test_crash_after_the_note_and_before_the_call_is_observed_not_repeated() -> None:
