@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from rds_fake import (
     BGD,
@@ -188,8 +189,14 @@ def test_create_need_not_wait(rds: FakeRds) -> None:
 def switch(**more: Any) -> SwitchoverBlueGreenDeploymentOperator:
     return SwitchoverBlueGreenDeploymentOperator(
         task_id="switch",
-        blue_green_deployment_identifier=BGD,
-        **{"switchover_timeout": 60, "grace": 30, "waiter_delay": 0, **AWS, **more},
+        **{
+            "blue_green_deployment_identifier": BGD,
+            "switchover_timeout": 60,
+            "grace": 30,
+            "waiter_delay": 0,
+            **AWS,
+            **more,
+        },
     )
 
 
@@ -213,6 +220,36 @@ def test_a_roll_back_is_a_result_unless_told_otherwise(rds: FakeRds, deferrable:
     assert "a long transaction" in result["reason"]
     with pytest.raises(AirflowFailException, match=r"ROLLED_BACK .*a long transaction"):
         run(switch(store=kept, deferrable=deferrable, fail_on_rollback=True), context())
+    assert rds.count(CALL) == 1
+
+
+def test_stale_answers_are_waited_out(rds: FakeRds, deferrable: bool) -> None:
+    done = deployment(DONE, renamed=True)
+    rds.deployments(
+        deployment(), deployment(RUNNING), deployment(OPEN), deployment(RUNNING), done, deployment(RUNNING), done
+    )
+    assert run(switch(store=Kept(), deferrable=deferrable), context())["outcome"] == "COMPLETED"
+    assert rds.count("describe_blue_green_deployments") == 9  # one before the call; three in a row at the end
+
+
+def test_an_event_that_comes_late_gives_the_reason(rds: FakeRds, deferrable: bool) -> None:
+    def late(**_: Any) -> dict[str, Any]:
+        if rds.count("describe_blue_green_deployments") > 4 and not rds.events:
+            rds.events.append(canceled(60, "replica lag"))
+        return {"BlueGreenDeployments": [deployment()]}
+
+    rds.deployments(late)
+    result = run(switch(store=Kept(), deferrable=deferrable), context())
+    assert (result["outcome"], result["in_progress"]) == ("ROLLED_BACK", False)
+    assert "replica lag" in result["reason"]
+
+
+def test_two_rehearsals_at_once_do_not_share_a_memory(rds: FakeRds) -> None:
+    rds.deployments(deployment(), deployment(DONE, renamed=True))
+    kept = Kept()
+    run(switch(store=kept), context())
+    with pytest.raises(AttemptError, match="holds an attempt of bgd-abcdefgh12345678"):
+        run(switch(store=kept, blue_green_deployment_identifier="bgd-other"), context())
     assert rds.count(CALL) == 1
 
 
@@ -679,3 +716,17 @@ def test_the_time_of_the_call_is_that_of_the_clock(rds: FakeRds) -> None:
     kept = Kept()
     switch(store=kept, wait_for_completion=False).execute(context())
     assert attempt.require(kept, BGD).asked_at == T0 + timedelta(seconds=1)
+
+
+def test_operators_can_be_mapped_and_pass_their_aws_parameters_on() -> None:
+    with DAG("mapped", schedule=None, start_date=T0) as dag:
+        CreateBlueGreenDeploymentOperator.partial(task_id="create", blue_green_deployment_name="r", **AWS).expand(
+            source=[CLUSTER, WRITER]
+        )
+        SwitchoverBlueGreenDeploymentOperator.partial(
+            task_id="switch", blue_green_deployment_identifier=BGD, verify=False, **AWS
+        ).expand(switchover_timeout=[60, 180])
+    assert {task.is_mapped for task in dag.tasks} == {True}
+    assert switch(verify=False, botocore_config={"read_timeout": 9})._hook_parameters == {
+        "aws_conn_id": None, "region_name": "eu-central-1", "verify": False, "config": {"read_timeout": 9}
+    }  # fmt: skip
