@@ -21,7 +21,6 @@ from dbops.blue_green.aws.operators import (
 from dbops.blue_green.aws.sensors import BlueGreenDeploymentSensor, ReplicaLagSensor
 from lab import config
 from tests.lab import rds_kit
-from tests.lab.rds_kit import NEW, REHEARSAL, Cloud
 
 pytestmark = pytest.mark.lab
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -32,7 +31,7 @@ OLD_ENOUGH = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_started < NO
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[rds_kit.Cloud]:
     with rds_kit.cloud(tmp_path / "rds") as made:
         extra = {"region_name": "eu-central-1", "endpoint_url": made.endpoint}
         for name, connection in (
@@ -47,7 +46,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def blue(cloud: Cloud, tmp_path: Path) -> Iterator[str]:
+def blue(cloud: rds_kit.Cloud, tmp_path: Path) -> Iterator[str]:
     """A cluster with a reader, whose writer endpoint is probed."""
     name = cloud.cluster(readers=1)
     cloud.sql(name, "CREATE TABLE shop.t (id INT PRIMARY KEY)")
@@ -84,12 +83,12 @@ def states(run: Any) -> dict[str, str]:
 
 
 def test_a_roll_back_and_then_a_switchover(
-    cloud: Cloud, blue: str, run_dag: Callable[..., Any], tmp_path: Path
+    cloud: rds_kit.Cloud, blue: str, run_dag: Callable[..., Any], tmp_path: Path
 ) -> None:
     arn = cloud.described(blue)["DBClusterArn"]
     with DAG("operators_create", schedule=None, start_date=START) as dag:
         create = CreateBlueGreenDeploymentOperator(
-            task_id="create", blue_green_deployment_name="rehearsal", source=arn, target_engine_version=NEW, tags=REHEARSAL,
+            task_id="create", blue_green_deployment_name="rehearsal", source=arn, target_engine_version=rds_kit.NEW, tags=rds_kit.REHEARSAL,
             waiter_delay=1, deferrable=True,
         )  # fmt: skip
         ready = BlueGreenDeploymentSensor(
