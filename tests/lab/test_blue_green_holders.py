@@ -16,6 +16,7 @@ import pytest
 from dbops.blue_green import arms, companion, holders
 from dbops.blue_green.probes import Endpoint
 from lab.config import HOST
+from lab.rds.endpoint import Endpoints
 from tests.lab.replica_kit import MASTER, PASSWORD, PLAIN, Side, one, soon
 
 pytestmark = pytest.mark.lab
@@ -183,6 +184,28 @@ def test_arms_hold_until_they_are_told_to_stop_and_leave_nothing(
     arms.stop(path)  # again: nothing to do
 
 
+def test_arms_come_back_when_the_endpoint_serves_again_and_stop_while_it_refuses(side: Side, tmp_path: Path) -> None:
+    endpoint, path = Endpoints().open(), tmp_path / "arms"
+    endpoint.retarget(side.server.port)
+    through = Endpoint(host=HOST, port=endpoint.port, user=MASTER, password=PASSWORD)
+    arms.start(settings(side, path, connections=100, trouble="long_transaction", endpoint=through))
+    try:
+        for serve_again in (True, False):
+            endpoint.refuse()
+            for attempt in soon():
+                with attempt:
+                    assert clients(side) == []
+            if serve_again:
+                endpoint.serve()
+                for attempt in soon():
+                    with attempt:
+                        assert len(clients(side)) == 101
+    finally:
+        arms.stop(path, 10)
+        endpoint.close()
+    assert arms.events(path)[-1]["event"] == "ended"
+
+
 def clients(side: Side) -> list[int]:
     with side.server.cursor() as cursor:
         cursor.execute("SELECT id FROM information_schema.processlist WHERE user = %s", (MASTER,))
@@ -207,7 +230,7 @@ def test_arms_end_by_themselves_and_a_killed_one_can_be_followed(side: Side, tmp
 def test_what_cannot_be_held_is_an_error_that_says_why(side: Side, tmp_path: Path) -> None:
     wrong = Endpoint(host=HOST, port=side.server.port, user=MASTER, password="wrong")
     with pytest.raises(companion.CompanionError, match="Access denied"):
-        arms.start(settings(side, tmp_path / "a", connections=5, endpoint=wrong))
+        arms.start(settings(side, tmp_path / "a", connections=100, endpoint=wrong))
     assert not arms.is_running(tmp_path / "a")
     with pytest.raises(companion.CompanionError, match="nowhere"):
         arms.start(settings(side, tmp_path / "b", trouble="long_transaction", schema_name="nowhere"))

@@ -15,7 +15,7 @@ SELECT
     w.a / 7,
     JSON_OBJECT('customer', w.a % 1000, 'tags', JSON_ARRAY('é', LEFT(w.h, 8)), 'open', w.a % 2 = 0),
     CONCAT(UNHEX(w.h), UNHEX(w.g), UNHEX(REVERSE(w.h)), UNHEX(REVERSE(w.g)), UNHEX(w.h), UNHEX(w.g)),
-    w.a % 4096
+    w.a % 16
 FROM (
     SELECT {{ base }} + n.n AS id, {{ noise.whole('a') }} AS a, {{ noise.hex('h') }} AS h, {{ noise.hex('g') }} AS g
     FROM {{ numbers | ident }} AS n

@@ -10,6 +10,6 @@ CREATE TABLE IF NOT EXISTS {{ table | ident }} (
     ratio DOUBLE NOT NULL,
     attributes JSON NULL,
     payload VARBINARY(600) NOT NULL,
-    flags BIT(12) NOT NULL,
+    flags SET ('new', 'seen', 'größer', 'last') NOT NULL,
     PRIMARY KEY (id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci

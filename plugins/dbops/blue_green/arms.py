@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -147,11 +147,11 @@ class Arms:
         missing, refusal = self._settings.connections - len(self._idle), None
         with ThreadPoolExecutor(OPENERS, "open") as pool:
             openings = [pool.submit(self._connect) for _ in range(missing)]
-            for opening in as_completed(openings):
-                if opening.cancelled():
-                    continue
+            for opening in openings:  # not as_completed, which waits for ever for one that the shutdown has cancelled
                 try:
                     self._idle.append(opening.result())
+                except CancelledError:
+                    continue
                 except MySQLdb.Error as error:
                     refusal = error
                     pool.shutdown(wait=False, cancel_futures=True)
