@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from dbops.blue_green import checks, load
+from dbops.blue_green import checks, load, probes
 from dbops.blue_green.spec import Data
 from tests.lab.replica_kit import PLAIN, Side, pair, settle
 
@@ -112,6 +112,18 @@ def test_an_open_transaction_on_blue_is_named_as_the_reason(
             same(sides)
         assert same(sides, exclude={"small"}).is_same
         holder.rollback()
+
+
+def test_the_table_of_the_probes_is_not_locked(sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "LOCK_WAIT_S", 1)
+    with closing(sides[0].connect()) as conn:
+        probes.create_table(conn, "shop")
+    with closing(sides[0].connect(autocommit=False)) as prober, prober.cursor() as cursor:
+        cursor.execute("INSERT INTO shop.dbops_probe (run, seq, sent_ns) VALUES ('r', 1, 1)")
+        found = same(sides)
+        assert found.is_same
+        assert found.locked_s < 1
+        prober.rollback()
 
 
 def test_plain_users_are_refused_on_green_and_served_on_blue(sides: tuple[Side, Side]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from dbops import mysql, sql
 from dbops.blue_green import load, replication
 from dbops.blue_green.load import Checksum
-from dbops.blue_green.probes import REFUSALS
+from dbops.blue_green.probes import REFUSALS, TABLE
 
 MARKER = "dbops_marker"
 POLL_S = 0.05
@@ -73,7 +73,7 @@ def same_data(
     schema: str,
     *,
     deadline_s: float = 60.0,
-    exclude: Collection[str] = (),
+    exclude: Collection[str] = (TABLE,),
     wait: Callable[[float], None] = time.sleep,
 ) -> Comparison:
     """Compare every base table of a schema, while others write.
@@ -83,7 +83,8 @@ def same_data(
         connect_green: gives new connections, as a user with SELECT and REPLICATION CLIENT
         schema: whose tables
         deadline_s: how long blue's tables may stay locked while green catches up
-        exclude: tables that are neither locked nor compared, such as those that probes write to
+        exclude: tables that are neither locked nor compared; by default the one that probes write to, which has a check of its own
+            (:mod:`acknowledged`), and whose lock they would take for an outage
         wait: pauses so many seconds between two looks
 
     Raises:
