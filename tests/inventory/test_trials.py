@@ -97,6 +97,9 @@ def test_what_only_the_slow_log_shows_may_have_been_refused_by_the_old_server_to
     )  # fmt: skip
     said = {key[0]: [f.evidence for f in trial.findings] for key, trial in found.items()}
     assert said == {
-        fingerprint(refused): ["?: You have an error (only the slow log shows it: 5.7 may have refused it, too)", "e"],
-        fingerprint(ran): ["?: You have an error", "e"],
+        fingerprint(refused): [
+            "1064: You have an error (only the slow log shows it: 5.7 may have refused it, too)",
+            "e",
+        ],
+        fingerprint(ran): ["1064: You have an error", "e"],
     }

@@ -170,6 +170,26 @@ def test_what_the_server_cannot_be_asked_is_not_a_break(servers: dict[str, Any],
     assert [f.severity for f in upgrade.check_on_server(conn, text, schema=schema, masked=True)] == ["not checked"]
 
 
+@pytest.mark.parametrize(
+    ("text", "evidence"),
+    [
+        ("SELECT a AS rank FROM t WHERE b = 'secret'", "near rank FROM t WHERE"),
+        ("SELECT b AS description, 'secret' FROM t GROUP BY b desc", "near desc"),
+        ("SELECT * FROM t WHERE b = 'O'Secret' AND a = 'x'", "near ?"),
+        ("SELECT a FROM t WHERE", "near its end"),
+        ("SET GLOBAL query_cache_size = 4711", "1193: Unknown system variable `query_cache_size`"),
+        ("SELECT id FROM not_restored", "1146: Table `probes.not_restored` doesn"),
+        ("SELECT a FROM t WHERE b REGEXP '[[:<:]]secret'", "3685: Illegal argument to a regular expression"),
+    ],
+)
+def test_the_server_s_message_says_where_and_holds_no_value(servers: dict[str, Any], text: str, evidence: str) -> None:
+    fresh(servers["mysql80"])
+    found = trials.checker(servers["mysql80"])(text, "probes")
+    (finding,) = (trials._masked(f) for f in found if f.by == "server")
+    assert evidence in finding.evidence
+    assert not any(value in finding.evidence.lower() for value in ("secret", "4711"))
+
+
 def test_a_lost_connection_is_no_answer(servers: dict[str, Any]) -> None:
     conn = mysql.root_connection("mysql80")
     servers["mysql80"].query(f"KILL {conn.thread_id()}")

@@ -212,4 +212,7 @@ def _raw(snapshot: Snapshot) -> dict[Key, list[str]]:
 
 
 def _masked(finding: Finding) -> Finding:
+    code, colon, message = finding.evidence.partition(": ")  # of a server's message the number is no value
+    if finding.by == "server" and colon and code.isdecimal():
+        return replace(finding, evidence=f"{code}: {sqltext.mask_literals(message)}")
     return replace(finding, evidence=sqltext.mask_literals(finding.evidence))

@@ -582,7 +582,7 @@ def _ask(conn: Any, statement: str, schema: str | None) -> Finding | None:
         if access.explainable(statement):
             access.explain_json(conn, statement, schema)
     except MySQLdb.Error as error:
-        return _verdict(error)
+        return _verdict(error, statement)
     return None
 
 
@@ -606,7 +606,7 @@ def _prepare(cursor: Any, statement: str) -> None:
 _MISSING = re.compile(r"(?:(?P<schema>\w+)\.)?(?P<name>\w+)'? (?:does not|doesn't) exist")
 
 
-def _verdict(error: MySQLdb.Error) -> Finding:
+def _verdict(error: MySQLdb.Error, statement: str) -> Finding:
     """Whether the message means that 8.0 has given something up, or that this server lacks what the statement names."""
     code, message = int(error.args[0]), str(error.args[-1])
     if code in access.CONNECTION_LOST:
@@ -619,19 +619,38 @@ def _verdict(error: MySQLdb.Error) -> Finding:
         1146: name.lower() in REMOVED_TABLES.get(schema.lower(), ()),
         1054: "SQL_CACHE" in message.upper(),  # 8.0 takes it for a column
     }
-    message = re.sub(
-        r"near '(.*)' at line",
-        lambda near: f"near '{sqltext.mask_literals(near[1])}' at line",
-        message,
-        flags=re.DOTALL,
-    )
     # Without a default schema the digest function fails, and a literal that was masked may stand where no placeholder can.
     unfit = (code == _DIGEST_FAILED and "SQL syntax" not in message) or "near '?" in message
+    message = _without_values(code, message, statement)
     if (code in _ABOUT_THE_SERVER or unfit) and not gone.get(code):
         return Finding(
             "server", "not checked", f"{code}: {message}", "restore the schema there, or grant the privilege", "server"
         )
     return Finding("server", "breaks", f"{code}: {message}", "see the rule's advice, or the manual of 8.0", "server")
+
+
+_NAMES_AN_OBJECT = {1049, 1146, 1193, 1305}
+_NEAR = re.compile(r"near '(.*)' at line \d+", re.DOTALL)
+_SHOWN_TOKENS = 4
+
+
+def _without_values(code: int, message: str, statement: str) -> str:
+    """The message as it may be stored: what it quotes is a value, but for names of objects and the place where the grammar stopped."""
+    near = _NEAR.search(message)
+    head, place = (message[: near.start()], _place(near[1], statement)) if near else (message, "")
+    if code in _NAMES_AN_OBJECT:
+        head = re.sub(r"'([\w.$]+)'", r"`\1`", head)
+    return f"{sqltext.mask_literals(head).strip()} {place}".strip()
+
+
+def _place(near: str, statement: str) -> str:
+    """The tokens at which the server stopped; it quotes the text from there on, which may begin within a value."""
+    at = len(statement) - len(near) if statement.endswith(near) else statement.find(near[:70])
+    if at < 0 or "/*!" in statement or not sqltext.storable(statement)[1]:
+        return "near ?"
+    found = [t for t in sqltext.code_tokens(statement) if t.start >= at][:_SHOWN_TOKENS]
+    shown = " ".join("?" if t.kind in ("string", "number") else t.text for t in found)
+    return f"near {shown or 'its end'}"
 
 
 def _try_literals(conn: Any, statement: str, *, is_digest: bool, masked: bool) -> Finding | None:
@@ -651,7 +670,7 @@ def _try_literals(conn: Any, statement: str, *, is_digest: bool, masked: bool) -
                 )
                 cursor.execute(f"{comment} SET SESSION sql_mode = @dbops_mode")
     except MySQLdb.Error as error:
-        return _verdict(error)
+        return _verdict(error, statement)
     return None
 
 
