@@ -117,6 +117,16 @@ def test_all_of_the_older_files_are_read_once(log: Log) -> None:
     assert read(Files(log.path), checkpoint)[0] == ["SELECT 7", "SELECT 8", "SELECT 9"]
 
 
+@pytest.mark.parametrize("written", [40, None])
+def test_a_file_that_is_being_compressed_is_read_once(log: Log, written: int | None) -> None:
+    log.add(slow(1), slow(2))
+    log.rotate(".1")
+    log.add(slow(3))
+    rotated = log.path.with_name("slow.log.1")
+    log.path.with_name("slow.log.1.gz").write_bytes(gzip.compress(rotated.read_bytes())[:written])
+    assert read(Files(log.path), final=True)[0] == ["SELECT 1", "SELECT 2", "SELECT 3"]
+
+
 def test_a_file_that_was_removed_is_a_gap(log: Log) -> None:
     log.add(slow(1), slow(2))
     _, checkpoint, _ = read(Files(log.path))

@@ -268,7 +268,10 @@ class Files(_Rotated):
                 f"log file {self._path}: no such file; SHOW VARIABLES LIKE 'slow_query_log_file' (or 'general_log_file') says where it is,"
                 " log_output must contain FILE, and this process must be able to read it"
             )
-        return sorted(found, key=lambda file: (file.name == str(self._path), file.written, file.name))
+        names = {file.name for file in found}
+        # While logrotate compresses a file, both are there.
+        whole = [f for f in found if not (f.name.endswith(".gz") and f.name.removesuffix(".gz") in names)]
+        return sorted(whole, key=lambda file: (file.name == str(self._path), file.written, file.name))
 
     def _head(self, name: str) -> bytes:
         with self._open(name) as file:
