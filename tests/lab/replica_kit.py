@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,18 @@ def one(folder: Path, version: str, server_id: int = 1, **options: str) -> Itera
 
 
 @contextmanager
-def pair(folder: Path, schema: str, **blue_options: str) -> Iterator[tuple[Side, Side]]:
-    """Blue and a green that follows it, read-only for the plain user, as a Blue/Green deployment has them; the schema is there, empty."""
-    with one(folder / "blue", "5.7.22", 1, **blue_options) as blue, ExitStack() as stack:
+def pair(
+    folder: Path, schema: str, prepare: Callable[[Side], None] | None = None, **options: str
+) -> Iterator[tuple[Side, Side]]:
+    """Blue and a green that follows it, read-only for the plain user, as a Blue/Green deployment has them.
+
+    The schema is there; `prepare` may fill it on blue before green is made.
+    """
+    with one(folder / "blue", "5.7.22", 1, **options) as blue, ExitStack() as stack:
         blue.run(f"CREATE DATABASE {schema} CHARACTER SET utf8mb4")
-        green = Server(
-            folder / "green", "8.0.15", 2, {k: v for k, v in {**SMALL, **blue_options}.items() if "gtid" not in k}
-        )
+        if prepare is not None:
+            prepare(blue)
+        green = Server(folder / "green", "8.0.15", 2, {**SMALL, **options})
         stack.callback(_end, green)
         green.initialise()
         green.start()
