@@ -45,6 +45,21 @@ GROUPS = {
     "blue-pg": parameters(binlog_format="ROW", sql_mode="ANSI"),
     "green-pg": parameters(binlog_format="ROW", sql_mode="ANSI"),
 }
+
+
+def versions(given: dict[str, Any]) -> dict[str, Any]:
+    """As for a prefix: also another version, which is upgraded to nothing."""
+    assert given["IncludeAll"] is True
+    asked = given["EngineVersion"]
+    targets = [{"EngineVersion": NEW}, {"EngineVersion": "8.0.mysql_aurora.3.08.2"}]
+    listed = {
+        "EngineVersion": asked,
+        "DBParameterGroupFamily": f"aurora-mysql{asked[:3]}",
+        "ValidUpgradeTarget": targets,
+    }
+    return {"DBEngineVersions": [{"EngineVersion": f"{asked}.1"}, listed]}
+
+
 GOOD: Answers = {
     "describe_db_clusters": {"DBClusters": [CLUSTER]},
     "describe_db_instances": {"DBInstances": [instance("blue-1"), instance("blue-2"), instance("bystander")]},
@@ -58,10 +73,7 @@ GOOD: Answers = {
     "describe_db_cluster_parameter_groups": {"DBClusterParameterGroups": []},
     "describe_db_parameter_groups": {"DBParameterGroups": []},
     "describe_blue_green_deployments": {"BlueGreenDeployments": []},
-    "describe_db_engine_versions": lambda given: {"DBEngineVersions": [{
-        "EngineVersion": given["EngineVersion"], "DBParameterGroupFamily": "aurora-mysql" + given["EngineVersion"][:3],
-        "ValidUpgradeTarget": [{"EngineVersion": NEW}, {"EngineVersion": "8.0.mysql_aurora.3.08.2"}],
-    }]},
+    "describe_db_engine_versions": lambda given: versions(given),
     "describe_orderable_db_instance_options": lambda given: {
         "OrderableDBInstanceOptions": [{"DBInstanceClass": given["DBInstanceClass"], "EngineVersion": given["EngineVersion"]}]
     },

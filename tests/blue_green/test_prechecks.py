@@ -177,6 +177,17 @@ def test_objects_are_compared_across_their_spellings() -> None:
     assert (found.both, found.only_aurora, found.only_ours) == (("shop.Old",), (), ())
 
 
+def test_a_schema_of_aurora_is_the_trigger_in_it_of_ours() -> None:
+    text = log(check("getDuplicateTriggers", ("Error", "shop")))
+    (found,) = prechecks.compare(prechecks.parse(text), [ours("getDuplicateTriggers", "error", "shop.twice")])
+    assert (found.both, found.only_aurora, found.only_ours) == (("shop",), (), ())
+
+
+def test_what_stops_the_upgrade_unseen_comes_first() -> None:
+    text = log(check("aaa", ("Warning", "shop")), check("zzz", ("Error", "shop")))
+    assert [d.aurora for d in prechecks.compare(prechecks.parse(text), [])] == ["zzz", "aaa"]
+
+
 def test_two_checks_of_aurora_may_be_one_of_ours() -> None:
     text = log(
         check("getEventsWithNullDefiner", ("Error", "shop.e")), check("getTriggersWithNullDefiner", ("Error", "shop.t"))

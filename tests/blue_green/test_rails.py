@@ -178,7 +178,17 @@ def test_a_reader_that_appears_later_is_adopted_then(rds: Any) -> None:
     assert [r.identifier for r in rails.adopt(rds, identifier, NAME, TAGS)] == ["blue-3-green-abcdef"]
 
 
-@pytest.mark.parametrize("tags", [OTHER, []])
+def test_a_source_is_never_taken_for_a_target(rds: Any) -> None:
+    """Whatever an answer in the middle of a switchover says."""
+    arn = rds_kit.cluster(rds, "blue", TAGS)
+    instances = [each["DBInstanceArn"] for each in rds.describe_db_instances()["DBInstances"]]
+    assert rails.targets(rds, {"Source": arn, "Target": arn}) == []
+    details = [{"SourceMember": instances[0], "TargetMember": "arn:unknown"}]
+    found = rails.targets(rds, {"Source": "arn:else", "Target": arn, "SwitchoverDetails": details})
+    assert [r.arn for r in found] == [arn, instances[1]]
+
+
+@pytest.mark.parametrize("tags", [OTHER, [], [tag for tag in TAGS if tag["Key"] != resources.REHEARSAL]])
 def test_nothing_is_adopted_from_a_deployment_of_others(rds: Any, tags: list[dict[str, str]]) -> None:
     identifier = deployed(rds, tags)
     for wrong in (identifier, "bgd-none"):

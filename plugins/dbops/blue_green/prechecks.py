@@ -237,7 +237,7 @@ def _difference(subject: str, checks: list[Precheck], result: Result | None) -> 
 
 
 def _saw(result: Result) -> bool:
-    return bool(result.objects) and result.verdict not in ("ok", "unknown", "not applicable")
+    return bool(result.objects)
 
 
 def _objects(result: Result) -> tuple[str, ...]:
