@@ -1,4 +1,4 @@
-"""The only file that Airflow's plugin scanner executes: registers the report pages and the report link."""
+"""The only file that Airflow's plugin scanner executes: registers the report pages and the links on tasks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+from dbops.blue_green.aws import links
 from dbops.reports import ReportLink
 
 
@@ -20,7 +21,7 @@ async def report_pages(scope: dict[str, Any], receive: object, send: object) -> 
 
 
 class DbopsPlugin(AirflowPlugin):
-    """Report pages at /dbops/, a menu entry for them and the button "dbops report" on tasks."""
+    """Report pages at /dbops/, a menu entry for them, the button "dbops report" on tasks, and links to the AWS console."""
 
     name = "dbops"
     fastapi_apps = [{"app": report_pages, "url_prefix": "/dbops", "name": "dbops reports"}]  # noqa: RUF012
@@ -33,4 +34,10 @@ class DbopsPlugin(AirflowPlugin):
             "url_route": "dbops-reports",
         }
     ]
-    operator_extra_links = [ReportLink()]  # noqa: RUF012
+    operator_extra_links = [  # noqa: RUF012
+        ReportLink(),
+        links.BlueGreenDeploymentLink(),
+        links.RdsDbClusterLink(),
+        links.RdsDbInstanceLink(),
+        links.RdsDbClusterParameterGroupLink(),
+    ]

@@ -79,7 +79,7 @@ CHECKS = (
     Check("routineSyntax", "warning", "programs", "quote the word in the program, or rename what it names"),
     Check("dollarSignName", "warning", "dollar_names", "quote the name in every statement, or rename the object"),
     Check("utf8mb3", "notice", "utf8mb3", "convert to utf8mb4 after the upgrade"),
-    Check("obsoleteSqlModeFlags", "error", "sql_modes", "create the program again without these modes"),
+    Check("obsoleteSqlModeFlags", "warning", "sql_modes", "create the program again without these modes"),
     Check("maxdbSqlModeFlags", "warning", "maxdb_mode", "create the program again without MAXDB, with DATETIME or TIMESTAMP as meant"),
     Check("removedFunctions", "warning", "removed_functions", "use its successor, for example ST_GeomFromText or AES_ENCRYPT"),
     Check("changedFunctionsInGeneratedColumns", "warning", "changed_generated", "compare its values after the upgrade, or make it anew"),

@@ -26,6 +26,7 @@ from dbops.blue_green import (
     findings,
     lag,
     load,
+    prechecks,
     preflight,
     probes,
     rails,
@@ -349,19 +350,35 @@ def green_ready(services: Services, name: str) -> dict[str, Any]:
     with closing(services.connect(blue.address)) as conn:
         reserved = preflight.run(conn, words=words, overrides=spec.overrides, others=control.IDS)
     late = [result for result in reserved if result.id == "reservedKeywords"]
+    aurora, told = _prechecks(services, green, reserved) if spec.form == "cluster" else ([], [])
+    if green.engine_version != spec.target.engine_version:
+        told.append(Finding("green", "blocker", f"green runs {green.engine_version}, not {spec.target.engine_version}"))
     document = {
+        "prechecks": aurora,
         "green": green.document(),
         "tasks": [{"name": t["Name"], "status": t["Status"]} for t in found.get("Tasks", ())],
         "creation_s": (services.now() - asked).total_seconds(),
         "results": [_result(result) for result in late],
-        "findings": findings.documents([
-            *([] if green.engine_version == spec.target.engine_version else [
-                Finding("green", "blocker", f"green runs {green.engine_version}, not {spec.target.engine_version}")
-            ]),
-        ]),
+        "findings": findings.documents(told),
     }  # fmt: skip
     journal.put("green", document, services.now())
     return document
+
+
+def _prechecks(services: Services, green: Side, ours: Sequence[Result]) -> tuple[list[dict[str, Any]], list[Finding]]:
+    """What Aurora's own prechecks saw on green, against our preflight: a surprise there is a hole here."""
+    writer = next((member for member in green.members if member.is_writer), green.members[0])
+    try:
+        log = prechecks.parse(prechecks.download(services.rds, writer.identifier))
+    except prechecks.PrechecksError as error:
+        return [], [Finding("green", "warning", f"Aurora's prechecks are unknown: {error}")]
+    found = prechecks.compare(log, ours)
+    surprises = [each for each in found if each.is_surprise]
+    told = [
+        Finding("green", "blocker", f"Aurora's {e.aurora} is an error, and we had not seen it: {e.note}")
+        for e in surprises
+    ]
+    return [{**asdict(each), "is_surprise": each.is_surprise} for each in found], told
 
 
 def green_of(journal: Journal) -> Side:

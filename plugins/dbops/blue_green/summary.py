@@ -207,7 +207,30 @@ def _of_preflight(steps: Mapping[str, Any]) -> list[reports.Section]:
     late = {r["id"]: r for r in steps.get("green", {}).get("results", ())}  # asked again with green's own list of words
     found = [*steps.get("plan", {}).get("results", ()), *steps.get("preflight", {}).get("results", ())]
     found = [late.get(result["id"], result) for result in found]
-    return [_results_table("Preflight", found, "preflight")] if found else []
+    sections: list[reports.Section] = [_results_table("Preflight", found, "preflight")] if found else []
+    if told := steps.get("green", {}).get("prechecks"):
+        rows = [
+            [
+                p["seen_by"],
+                p["aurora"],
+                p["ours"],
+                p["level"],
+                ", ".join((*p["both"], *p["only_aurora"], *p["only_ours"])),
+                p["note"],
+            ]
+            for p in told
+        ]
+        columns = ["seen by", "Aurora's check", "our check", "level", "objects", "note"]
+        sections.append(
+            reports.Table(
+                title="Aurora's own prechecks of green against the preflight",
+                columns=columns,
+                rows=rows,
+                file="prechecks",
+                shown=40,
+            )
+        )
+    return sections
 
 
 def _results_table(title: str, results: Sequence[Mapping[str, Any]], file: str) -> reports.Table:

@@ -226,19 +226,21 @@ def _last(events: Sequence[Event], ids: frozenset[str]) -> Event | None:
     return next((event for event in reversed(events) if event.event_id in ids), None)
 
 
-# DescribeEvents carries no event id (only EventBridge and SNS do), so there it has to be told from the documented message.
+# DescribeEvents carries no event id (only EventBridge and SNS do), so there it has to be told from the documented message. First words
+# that decide, then the id of a deployment's event and that of its cluster's.
 _MESSAGES = (
-    ("switchover", ("completed on", "switchover completed"), "RDS-EVENT-0248"),
-    ("switchover", ("canceled", "cancelled"), "RDS-EVENT-0249"),
-    ("switch over", ("canceled", "cancelled"), "RDS-EVENT-0261"),
+    (("canceled", "cancelled"), "RDS-EVENT-0249", "RDS-EVENT-0261"),
+    (("completed",), "RDS-EVENT-0248", "RDS-EVENT-0260"),
+    (("started",), "RDS-EVENT-0247", "RDS-EVENT-0259"),
 )
 
 
 def _event_id(message: str) -> str:
     text = message.lower()
-    for subject, words, event_id in _MESSAGES:
-        if subject in text and any(word in text for word in words):
-            return event_id
+    if "switchover" in text or "switch over" in text:
+        for words, of_deployment, of_cluster in _MESSAGES:
+            if any(word in text for word in words):
+                return of_cluster if "from db cluster" in text else of_deployment
     return ""
 
 

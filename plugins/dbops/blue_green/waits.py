@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from dbops.blue_green import asking, attempt, attempts, janitor, readiness, results, steps, switchover, teardown
+from dbops.blue_green.rails import RailError
 from dbops.blue_green.readiness import Readiness
 from dbops.blue_green.spec import RehearsalSpec
 from dbops.blue_green.steps import Services, StepError
@@ -36,7 +38,8 @@ def await_green(services: Services, name: str) -> None:
         keep_green(services, name, readiness.dump(state))
         if state.is_over:
             return require_green(state)
-        steps.adopt(services, name)
+        with suppress(RailError):  # tags of a deployment are not shown at once
+            steps.adopt(services, name)
         wait()
 
 
