@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
+import boto3
 import pytest
 import yaml
 
@@ -156,12 +157,33 @@ def test_example_connections_can_be_read(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_iam_policies_have_the_actions_of_the_clients_that_the_code_opens() -> None:
     policies = [json.loads(block) for block in blocks(README, "json") if '"Statement"' in block]
     services = [{a.split(":")[0] for s in p["Statement"] for a in _list(s["Action"])} for p in policies]
-    assert services == [{"s3", "glue", "sns"}, {"s3", "glue", "sns"}, {"s3", "sns", "rds", "logs"}]
+    assert services == [
+        {"s3", "glue", "sns"}, {"s3", "glue", "sns"}, {"s3", "sns", "rds", "logs"}, {"s3", "sns", "rds", "cloudwatch"},
+    ]  # fmt: skip
     inventory = {a for s in policies[2]["Statement"] for a in _list(s["Action"])}
     calls = {"rds:DescribeDBLogFiles", "rds:DownloadDBLogFilePortion", "logs:FilterLogEvents"}
     assert inventory == calls | {"s3:PutObject", "sns:Publish"}
     restore = {a for s in policies[1]["Statement"] for a in _list(s["Action"])}
     assert not {a for a in restore if re.search("Delete|Update|Create", a)}, "a restore only reads the lake"
+
+
+def test_the_policy_of_a_rehearsal_has_every_call_and_changes_only_what_is_tagged() -> None:
+    policy = [json.loads(block) for block in blocks(README, "json") if '"Statement"' in block][3]
+    allowed = {a: s for s in policy["Statement"] for a in _list(s["Action"])}
+    code = "\n".join(f.read_text() for f in (ROOT / "plugins/dbops/blue_green").glob("*.py"))
+    verbs = "create|modify|delete|restore|reboot|switchover|add|list|download"
+    called = set(re.findall(rf"\.((?:{verbs})_[a-z_]+)\(", code)) & set(
+        dir(boto3.client("rds", region_name="eu-central-1"))
+    )
+    actions = {
+        "rds:" + "".join(w if w in ("DB",) else w.capitalize() for w in c.replace("db", "DB").split("_"))
+        for c in called
+    }
+    assert len(actions) > 15
+    assert actions <= set(allowed)
+    for action, statement in allowed.items():
+        if re.match("rds:(Modify|Delete|Reboot|Switchover|Promote)", action):
+            assert statement["Condition"]["StringEquals"] == {"aws:ResourceTag/dbops:rehearsal": "true"}, action
 
 
 def _list(value: str | list[str]) -> list[str]:

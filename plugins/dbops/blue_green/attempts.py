@@ -21,6 +21,7 @@ from dbops.blue_green import (
     lag,
     metrics,
     outages,
+    probes,
     rails,
     recording,
     switchover,
@@ -238,6 +239,8 @@ def examine(services: Services, name: str, number: int) -> dict[str, Any]:
         "phases": _phases(seen, called, over),
     }
     found: list[Finding] = []
+    if memory.outcome == "COMPLETED":  # green has given up its name
+        probes.stop(recording_paths(services, name)["green"])
     if memory.outcome == "ROLLED_BACK":
         found += _rolled_back(services, journal)
     elif memory.outcome == "STUCK":

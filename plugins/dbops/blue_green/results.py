@@ -22,14 +22,12 @@ AROUND_S = 15
 def measure(services: Services, name: str) -> dict[str, Any]:
     """Compute every figure from the recordings; they stay in the store for the rehearsals to come."""
     journal = services.journal(name)
-    steps, spec = journal.steps(), spec_of(journal)
+    steps = journal.steps()
     seen = recording.read([path for path in recording_paths(services, name).values() if path.exists()])
-    attempts = {n: steps[f"attempt_{n}"] for n in range(1, len(spec.ladder) + 1) if f"attempt_{n}" in steps}
     downtime: dict[str, dict[str, Any]] = {}
     found: list[Finding] = []
-    for number, document in attempts.items():
+    for number, (since, until) in spans(seen, steps).items():
         rows = downtime[str(number)] = {}
-        since, until = span(seen, document)
         for what, lane in MEASURES:
             down = outages.measure(seen, lane, what, since=since, until=until)  # type: ignore[arg-type]
             rows[what] = {k: v for k, v in asdict(down).items() if k != "outages"}
@@ -43,27 +41,25 @@ def measure(services: Services, name: str) -> dict[str, Any]:
                 found.append(
                     Finding("measured", "warning", f"attempt {number}: nobody looked for {down.blind_s:.1f} s ({what})")
                 )
-    # Once green has taken over, nothing replicates to the name that it had.
-    ends = [span(seen, d)[0] + AROUND_S * SECOND for d in attempts.values() if d["outcome"] == "COMPLETED"]
-    known = [s for s in lag.samples(seen, GREEN_LANE) if not ends or s.at < ends[0]]
+    over = taken_over_at(seen, steps)
+    known = [s for s in lag.samples(seen, GREEN_LANE) if over is None or s.at < over]
     behind = lag.summary(known)
+    figures = _figures(steps, downtime, behind)
     document = {
         "period_ms": seen.period / 1e6, "downtime": downtime, "lag": asdict(behind), "torn_lines": seen.torn_lines,
-        "figures": _figures(steps, downtime, attempts, behind), "findings": findings.documents(found),
+        "figures": figures, "findings": findings.documents(found),
     }  # fmt: skip
     journal.put("measured", document, services.now())
-    journal.keep_figures(document["figures"])
+    journal.keep_figures(figures)
     return document
 
 
-def _figures(
-    steps: Mapping[str, Any], downtime: Mapping[str, Any], attempts: Mapping[int, Any], behind: lag.LagSummary
-) -> dict[str, float]:
+def _figures(steps: Mapping[str, Any], downtime: Mapping[str, Any], behind: lag.LagSummary) -> dict[str, float]:
     found: dict[str, float] = {}
-    for number, document in attempts.items():
-        if document["outcome"] == "COMPLETED":
-            found["switchover_s"] = document["duration_s"]
-            found |= {f"{what}_downtime_s": downtime[str(number)][what]["longest_s"] for what, _ in MEASURES}
+    for number, of in downtime.items():
+        if steps[f"attempt_{number}"]["outcome"] == "COMPLETED":
+            found["switchover_s"] = steps[f"attempt_{number}"]["duration_s"]
+            found |= {f"{what}_downtime_s": of[what]["longest_s"] for what, _ in MEASURES}
     if "green" in steps:
         found["green_creation_s"] = steps["green"]["creation_s"]
     for figure, value in (("lag_p95_s", behind.p95_s), ("lag_max_s", behind.max_s)):
@@ -121,7 +117,26 @@ def conclude(journal: Journal) -> Conclusion:
     return findings.conclude(journal.steps())
 
 
-def span(seen: recording.Recording, document: Mapping[str, Any]) -> tuple[int, int]:
-    """[begin, end) of an attempt on the probes' clock, with what lies around it."""
-    called = int(datetime.fromisoformat(document["called_at"]).timestamp() * SECOND) - seen.wall_offset
-    return called - AROUND_S * SECOND, called + int((document["duration_s"] + AROUND_S) * SECOND)
+def spans(seen: recording.Recording, steps: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+    """Number of an attempt -> [begin, end) on the probes' clock: with what lies around it, but nothing of its neighbours."""
+    numbers = sorted(int(name.removeprefix("attempt_")) for name in steps if name.startswith("attempt_"))
+    found: dict[int, tuple[int, int]] = {}
+    for number in reversed(numbers):
+        called = _called(seen, steps[f"attempt_{number}"])
+        until = called + int((steps[f"attempt_{number}"]["duration_s"] + AROUND_S) * SECOND)
+        if number + 1 in found:
+            until = min(until, _called(seen, steps[f"attempt_{number + 1}"]))
+        found[number] = (called - AROUND_S * SECOND, until)
+    return {number: found[number] for number in numbers}
+
+
+def taken_over_at(seen: recording.Recording, steps: Mapping[str, Any]) -> int | None:
+    """When the call that succeeded was made: from then on nothing replicates to the name that green had. None: no success."""
+    ends = [
+        _called(seen, d) for name, d in steps.items() if name.startswith("attempt_") and d["outcome"] == "COMPLETED"
+    ]
+    return min(ends, default=None)
+
+
+def _called(seen: recording.Recording, document: Mapping[str, Any]) -> int:
+    return int(datetime.fromisoformat(document["called_at"]).timestamp() * SECOND) - seen.wall_offset

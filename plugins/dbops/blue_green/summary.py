@@ -10,7 +10,7 @@ from dbops import reports
 from dbops.blue_green import recording, timeline
 from dbops.blue_green.findings import Conclusion
 from dbops.blue_green.journal import Journal
-from dbops.blue_green.results import MEASURES, conclude, span
+from dbops.blue_green.results import MEASURES, conclude, spans, taken_over_at
 from dbops.blue_green.steps import GREEN_LANE, Services, recording_paths, spec_of
 
 _VERDICTS = {"GO": reports.Verdict.OK, "GO WITH WARNINGS": reports.Verdict.WARNING, "NO-GO": reports.Verdict.FAILED}
@@ -138,23 +138,23 @@ def _charts(services: Services, journal: Journal, steps: Mapping[str, Any]) -> l
     stamps = [a.sent for lane in seen.lanes.values() for a in (lane[0], lane[-1]) if lane]
     if not stamps:
         return []
+    over = taken_over_at(seen, steps)
     found: list[reports.Section] = [
         reports.Chart(
             title="The whole rehearsal: phases, what probes saw, lag of green",
-            vega=timeline.chart(seen, min(stamps), max(stamps) + 1, green_lane=GREEN_LANE),
+            vega=timeline.chart(seen, min(stamps), max(stamps) + 1, green_lane=GREEN_LANE, lag_until=over),
             note=f"A probe every {seen.period / 1e6:g} ms a lane. Each stretch shows the worst that was seen in it.",
         )
     ]
-    for name, document in steps.items():
-        if name.startswith("attempt_"):
-            since, until = span(seen, document)
-            found.append(
-                reports.Chart(
-                    title=f"Attempt {name[8:]}: SwitchoverTimeout {document['timeout_s']} s, {document['outcome']}",
-                    vega=timeline.chart(seen, since, until, green_lane=GREEN_LANE),
-                    note=document["reason"],
-                )
+    for number, (since, until) in spans(seen, steps).items():
+        document = steps[f"attempt_{number}"]
+        found.append(
+            reports.Chart(
+                title=f"Attempt {number}: SwitchoverTimeout {document['timeout_s']} s, {document['outcome']}",
+                vega=timeline.chart(seen, since, until, green_lane=GREEN_LANE, lag_until=over),
+                note=document["reason"],
             )
+        )
     return found
 
 

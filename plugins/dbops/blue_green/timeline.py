@@ -17,8 +17,17 @@ STATES = ("answered", "refused as it must be", "late", "failed")
 _COLOURS = ("#4c956c", "#9fb8ad", "#e9a23b", "#c8553d")
 
 
-def chart(recording: Recording, since: int, until: int, *, green_lane: str | None = None) -> dict[str, Any]:
+def chart(
+    recording: Recording, since: int, until: int, *, green_lane: str | None = None, lag_until: int | None = None
+) -> dict[str, Any]:
     """A Vega-Lite chart of [since, until), monotonic ns; its axis counts seconds from `since`.
+
+    Args:
+        recording: what probes wrote
+        since: first instant
+        until: end
+        green_lane: read lane whose lag is shown
+        lag_until: no lag is shown from then on, because green replicates no more
 
     Raises:
         ValueError: the stretch is empty
@@ -49,7 +58,7 @@ def chart(recording: Recording, since: int, until: int, *, green_lane: str | Non
         .properties(**size, height=alt.Step(20))
     )  # fmt: skip
     panels = [phases, lanes]
-    if green_lane is not None and (points := list(_lag(recording, since, until, green_lane))):
+    if green_lane is not None and (points := list(_lag(recording, since, min(until, lag_until or until), green_lane))):
         panels.append(
             alt.Chart(alt.Data(values=points))
             .mark_line(interpolate="step-after", strokeWidth=1)
