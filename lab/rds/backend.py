@@ -261,23 +261,30 @@ class Backend(Snapshots, Groups):
             raise RDSClientError(
                 "InvalidDBInstanceStateFault", f"Instance {db_instance_identifier} is {database.status}, not available."
             )
-        server = self.plane.servers[database.dbi_resource_id]
+        database.status = "rebooting"
+        self.in_background(lambda: self._reboot(database))
+        return database
 
-        def reboot() -> None:
-            is_replica = bool(server.rows("SHOW SLAVE STATUS"))
+    def _reboot(self, database: Any) -> None:
+        name, server = database.db_instance_identifier, self.plane.servers[database.dbi_resource_id]
+        is_green = any(
+            deployment.status != "SWITCHOVER_COMPLETED" and any(pair.green is database for pair in deployment.pairs)
+            for deployment in self.blue_green_deployments.values()
+        )
+        is_replica = is_green or not getattr(database, "is_cluster_writer", True)
+        try:
             server.stop()
             self._configure(server, database, is_replica)
             server.start()  # without read_only: so an old blue side becomes writable
-            if is_replica:
+            if server.rows("SHOW SLAVE STATUS"):
                 server.sql("SET GLOBAL read_only = 1")
                 server.sql("START SLAVE")
-            database.status = "available"
-            name = database.db_instance_identifier
-            self.record(name, database.arn, "db-instance", "availability", "DB instance restarted")
-
-        database.status = "rebooting"
-        self.in_background(reboot)
-        return database
+        except (MySQLdb.Error, OSError, config.LabError) as error:
+            database.status = "failed"
+            self.record(name, database.arn, "db-instance", "failure", f"DB instance could not be restarted: {error}")
+            return
+        database.status = "available"
+        self.record(name, database.arn, "db-instance", "availability", "DB instance restarted")
 
     def modify_db_cluster(self, kwargs: dict[str, Any]) -> Any:
         cluster = self.describe_db_clusters(kwargs["db_cluster_identifier"])[0]

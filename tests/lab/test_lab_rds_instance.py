@@ -10,6 +10,7 @@ import MySQLdb
 import pytest
 from botocore.exceptions import ClientError
 
+from lab.rds import plane
 from tests.lab import rds_kit
 from tests.lab.rds_kit import CLASS, REHEARSAL, Cloud
 
@@ -139,3 +140,26 @@ def test_snapshots_and_copies_of_an_instance(cloud: Cloud, blue: str) -> None:
     for name in ("restored", "copied", blue):
         cloud.rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True)
     assert not [*cloud.folder.glob("db-*"), *cloud.folder.glob("dump-*")]
+
+
+def test_a_blue_side_that_dies_during_a_switchover_is_no_clean_roll_back(cloud: Cloud) -> None:
+    name = cloud.instance()
+    deployment = cloud.deployed(cloud.database(name)["DBInstanceArn"], NEW)
+    data = cloud.folder / cloud.database(name)["DbiResourceId"]
+    with cloud.faults(replica_lag_s=60, timeout_scale=0.2):
+        time.sleep(1)
+        cloud.sql(name, "CREATE TABLE shop.t (id INT)")  # green is not to catch up
+        cloud.rds.switchover_blue_green_deployment(BlueGreenDeploymentIdentifier=deployment, SwitchoverTimeout=30)
+        cloud.until(lambda: "writes_refused" in [entry["event"] for entry in cloud.truth(deployment)], 10)
+        (blue,) = (
+            process for process in plane.servers_below(cloud.folder) if f"--datadir={data}/data" in process.cmdline()
+        )
+        blue.kill()
+        cloud.until(lambda: cloud.deployment(deployment)["Status"] != "SWITCHOVER_IN_PROGRESS", 30)
+    assert cloud.deployment(deployment)["Status"] == "SWITCHOVER_FAILED"
+    assert "out of reach" in cloud.deployment(deployment)["StatusDetails"]
+    cloud.rds.reboot_db_instance(DBInstanceIdentifier=name)
+    cloud.until(lambda: cloud.database(name)["DBInstanceStatus"] == "available")
+    cloud.sql(name, "INSERT INTO shop.t VALUES (1)")
+    cloud.rds.delete_blue_green_deployment(BlueGreenDeploymentIdentifier=deployment, DeleteTarget=True)
+    cloud.rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True)
