@@ -93,7 +93,7 @@ def test_environment_never_leads_to_the_callers_own_airflow_database(monkeypatch
 def test_connections_are_what_the_dags_look_for() -> None:
     connections = env.connections()
     assert set(connections) == {
-        "aws_default", "mysql_default", "mysql80", "trino_default", "dbops_store", "iceberg_default",
+        "aws_default", "mysql_default", "mysql80", "trino_default", "dbops_store", "dbops_rehearsal", "iceberg_default",
     }  # fmt: skip
     assert connections["mysql_default"] == {
         "conn_type": "mysql",
@@ -104,6 +104,9 @@ def test_connections_are_what_the_dags_look_for() -> None:
         "schema": "carshare",
         "extra": {"charset": "utf8mb4", "dbops_purge_allow": ["carshare.*"]},
     }
+    assert connections["dbops_rehearsal"] == {
+        "conn_type": "mysql", "login": "rehearsal", "password": "lab-secret", "extra": {"charset": "utf8mb4"},
+    }  # fmt: skip
     assert connections["dbops_store"]["extra"] == {"charset": "utf8mb4", "reports_s3_uri": "s3://dbops-reports/"}
     assert connections["iceberg_default"]["extra"] == {
         "catalog": "lake", "type": "sql", "warehouse": "s3://dbops-lake/warehouse",
