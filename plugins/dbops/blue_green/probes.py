@@ -19,7 +19,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -29,21 +28,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import tenacity
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer, model_validator
 
 from dbops import sql
-from dbops.blue_green import recording
-from dbops.blue_green.recording import OTHER_ERROR, SECOND, Kind, RecordingError, Writer
+from dbops.blue_green import companion, recording
+from dbops.blue_green.recording import OTHER_ERROR, SECOND, Kind, Writer
 
 TABLE = "dbops_probe"
 START_DEADLINE_S = 30.0
 REFUSALS = frozenset({1290, 1792, 1836})
 """ER_OPTION_PREVENTS_STATEMENT (read_only), ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE."""
-
-
-class ProbeError(RuntimeError):
-    """Probing could not be started or stopped; the text says why and what to do."""
 
 
 class Endpoint(BaseModel):
@@ -121,86 +115,31 @@ def start(settings: Settings) -> int:
     time between is blind.
 
     Raises:
-        ProbeError: it ended or did not begin within START_DEADLINE_S; the text has the end of its log
+        companion.CompanionError: it ended or did not begin within START_DEADLINE_S; the text has the end of its log
     """
-    settings.path.parent.mkdir(parents=True, exist_ok=True)
-    stop_note(settings.path).unlink(missing_ok=True)
-    log = log_path(settings.path)
-    package_root = str(Path(__file__).resolve().parents[2])
-    search = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
     begun = time.monotonic_ns()
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "dbops.blue_green.probes"],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "PYTHONPATH": search},
-            start_new_session=True,
-        )
-    assert child.stdin is not None  # noqa: S101 - asked for above; tells the type checker
-    with child.stdin as pipe:
-        pipe.write(settings.model_dump_json().encode())
 
-    def begins() -> None:
-        if child.poll() is not None:
-            raise ProbeError(f"prober of {settings.path} ended with status {child.returncode}: {_tail(log)}")
-        if not _has_header(settings.path, child.pid, begun):
-            raise RecordingError("no header yet")
+    def begins(pid: int) -> bool:
+        return _has_header(settings.path, pid, begun)
 
-    try:
-        _await(begins, START_DEADLINE_S, RecordingError)
-    except RecordingError as error:
-        child.kill()
-        child.wait()
-        raise ProbeError(
-            f"prober of {settings.path} has not begun after {START_DEADLINE_S:g} s: {_tail(log)}"
-        ) from error
-    threading.Thread(target=child.wait, daemon=True).start()  # reaps it, should it end before this process
-    return child.pid
+    return companion.start(
+        "dbops.blue_green.probes", settings.model_dump_json(), settings.path, begins, START_DEADLINE_S
+    )
 
 
 def is_running(path: Path) -> bool:
     """Whether a prober writes to the recording."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return companion.is_running(path)
 
 
-def stop(path: Path, deadline_s: float = 60.0) -> None:
+def stop(path: Path, deadline_s: float = companion.STOP_DEADLINE_S) -> None:
     """Ask the prober of a recording to end, and wait until it has; nothing to do when none runs.
 
     Raises:
-        ProbeError: it still runs after the deadline
+        companion.CompanionError: it still runs after the deadline
     """
-    stop_note(path).touch()
-
-    def gone() -> None:
-        if is_running(path):
-            raise BlockingIOError
-
-    try:
-        _await(gone, deadline_s, BlockingIOError)
-    except BlockingIOError as error:
-        raise ProbeError(
-            f"prober of {path} still runs after {deadline_s:g} s; see {log_path(path)} and end it by its pid"
-        ) from error
-    stop_note(path).unlink(missing_ok=True)
-
-
-def stop_note(path: Path) -> Path:
-    """The file whose presence tells the prober to end."""
-    return path.with_name(f"{path.name}.stop")
-
-
-def log_path(path: Path) -> Path:
-    """Where the prober's own messages go."""
-    return path.with_name(f"{path.name}.log")
+    if path.exists():
+        companion.stop(path, deadline_s)
 
 
 class Prober:
@@ -212,7 +151,9 @@ class Prober:
         try:
             fcntl.flock(self._writer.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ProbeError(f"{settings.path}: another prober writes to it; stop that one first") from error
+            raise companion.CompanionError(
+                f"{settings.path}: another prober writes to it; stop that one first"
+            ) from error
         self._first_seq = _next_seq(settings.path)
         self._known: dict[str, int] = {}
         self._errors: set[int] = set()
@@ -228,7 +169,7 @@ class Prober:
         workers = 2 * settings.timeout_s * SECOND // period + 4
         pools = {lane.name: ThreadPoolExecutor(workers, lane.name) for lane in settings.lanes}
         base = self._clock()
-        end, tick, note = base + settings.max_seconds * SECOND, 0, stop_note(settings.path)
+        end, tick, note = base + settings.max_seconds * SECOND, 0, companion.stop_note(settings.path)
         kinds = {lane.name: lane.kind for lane in settings.lanes}
         self._writer.line("h", base, time.time_ns(), recording.boot_id(), os.getpid(), settings.run, period, kinds)
         while not stopping.is_set() and not note.exists() and self._clock() < end:
@@ -328,16 +269,6 @@ def _has_header(path: Path, pid: int, since: int) -> bool:
     with path.open("rb") as file:
         headers = (json.loads(line) for line in file if line.startswith(b'["h"') and line.endswith(b"]\n"))
         return any(header[4] == pid and header[1] >= since for header in headers)
-
-
-def _await(ready: Callable[[], None], deadline_s: float, unready: type[Exception]) -> None:
-    again = tenacity.retry_if_exception_type(unready)
-    limit = tenacity.stop_after_delay(deadline_s)
-    tenacity.Retrying(wait=tenacity.wait_fixed(0.05), stop=limit, retry=again, reraise=True)(ready)
-
-
-def _tail(log: Path) -> str:
-    return " ".join(log.read_text(errors="replace").split())[-800:] or "its log is empty"
 
 
 if __name__ == "__main__":
