@@ -117,7 +117,10 @@ def test_confs_are_accepted_by_the_dags(dags: dict[str, Any]) -> None:
         assert set(conf) <= set(dag.params), f"{dag_id}: {conf}"
         for name, value in conf.items():
             dag.params.get_param(name).resolve(value)  # raises when the schema does not take it
-        assert (ROOT / f"include/specs/archive/{conf['spec']}.yaml").exists(), conf
+        room = {"s3_archive": "archive", "s3_archive_restore": "archive", "query_inventory": "inventory"}.get(
+            dag_id, "blue_green"
+        )
+        assert (ROOT / f"include/specs/{room}/{conf['spec']}.yaml").exists(), conf
 
 
 def test_every_json_block_is_json() -> None:

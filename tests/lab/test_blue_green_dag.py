@@ -90,13 +90,8 @@ def states(run: Any) -> dict[str, str]:
 
 def test_a_gigabyte_is_rolled_back_by_a_long_transaction_and_then_switched_over(stage: Stage) -> None:
     """The case that nobody could explain: the short timeout is exceeded, the long one suffices, and the report says why."""
-    stage.write(
-        data={"gigabytes": 1.0, "tables": 6, "connections": 40}, ladder=[30, 180],
-        faults=[{"attempt": 1, "kind": "long_transaction"}],
-        placement={
-            "region": config.AWS_REGION, "accounts": [config.AWS_ACCOUNT], "instance_class": "db.r6g.large", "readers": 1,
-        },
-    )  # fmt: skip
+    shipped = yaml.safe_load((ROOT / "include/specs/blue_green/forced_rollback.yaml").read_text())
+    stage.write(**shipped)
     run = stage.rehearse()
     assert str(run.state) == "success", states(run)
     steps = stage.steps
@@ -147,7 +142,7 @@ def test_a_dry_run_prices_and_creates_nothing(stage: Stage) -> None:
     [
         ({"dry_run": False}, "confirm is None"),
         ({"dry_run": False, "confirm": "another"}, "confirm is 'another'"),
-        ({"ladder": [10]}, "ladder"),
+        ({"instance_class": "db.x9.huge"}, "no price of 'db.x9.huge'"),
         ({"sepc": "x"}, "sepc"),
         ({"max_cost_usd": 0.01}, "over max_cost_usd"),
         ({"target_version": "5.6.10a"}, "upgradeTarget"),
