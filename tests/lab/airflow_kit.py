@@ -88,6 +88,11 @@ class Airflow:
                 raise AssertionError(f"{what}: not after {seconds:g} s\n{tails}")
             time.sleep(POLL_S)
 
+    def trigger_log(self, run_id: str, task: str) -> str:
+        """What the triggerer logged for a task; empty when it never waited there."""
+        found = sorted(self.home.glob(f"logs/*/run_id={run_id}/task_id={task}/*.log.trigger.*.log"))
+        return "".join(path.read_text() for path in found)
+
     def states(self, run_id: str) -> dict[str, str]:
         """Task -> state."""
         return dict(self.query("SELECT task_id, state FROM task_instance WHERE run_id = ?", run_id))  # type: ignore[arg-type]
