@@ -533,8 +533,10 @@ def _of_comparisons(compared: Sequence[Any], left_out: Sequence[tuple[str, str]]
         if each.verdict in ("broken", "different"):
             why = each.error_green or each.note or "other rows"
             found.append(Finding("compare", "blocker", f"{each.name} is {each.verdict} on green: {why}"))
+        elif each.verdict == "worse" and each.time_ratio is None:  # stopped at the limit, so there is no time
+            found.append(Finding("compare", "blocker", f"{each.name} is worse on green: {each.note}"))
         elif each.verdict == "worse":
-            weight = "blocker" if each.time_ratio and each.time_ratio >= MUCH_SLOWER else "warning"
+            weight = "blocker" if each.time_ratio >= MUCH_SLOWER else "warning"
             found.append(Finding("compare", weight, f"{each.name} takes {each.time_ratio:.2f} times as long on green"))  # type: ignore[arg-type]
         elif each.verdict == "not compared":
             found.append(Finding("compare", "warning", f"{each.name} was not compared: {each.note}"))
