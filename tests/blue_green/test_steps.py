@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dbops.blue_green import compare, steps
+from dbops.blue_green import compare, findings, recording, steps
 from dbops.blue_green.findings import Finding
-from tests.blue_green.steps_kit import NAME, Kit
+from dbops.blue_green.recording import SECOND, Attempt
+from tests.blue_green.steps_kit import NAME, Kit, recorded
 
 
 @pytest.fixture
@@ -55,3 +57,37 @@ def test_what_a_comparison_weighs(kit: Kit, monkeypatch: pytest.MonkeyPatch, ver
 
 def test_nothing_compared_is_said(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [f.weight for f in compared(kit, monkeypatch)] == ["warning"]
+
+
+def watched(kit: Kit, monkeypatch: pytest.MonkeyPatch, errnos: list[int]) -> dict[str, Any]:
+    def read(_: Any) -> recording.Recording:
+        at = time.monotonic_ns() + SECOND
+        after = [Attempt(n, at + n, at + n, at + n + 1000, errno) for n, errno in enumerate(errnos)]
+        return recorded({"blue_write": after})
+
+    monkeypatch.setattr(recording, "read", read)
+    return steps.watch(kit.services, NAME)
+
+
+@pytest.mark.parametrize(
+    ("errnos", "weights"), [([0, 0], []), ([0, 1290], ["warning"]), ([1290, 1290], ["blocker"]), ([], ["blocker"])]
+)
+def test_a_new_version_that_takes_no_write_is_no_go(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, errnos: list[int], weights: list[str]
+) -> None:
+    document = watched(kit, monkeypatch, errnos)
+    assert [f["weight"] for f in document["findings"]] == weights
+    assert (document["writes"], document["failed"]) == (len(errnos), sum(map(bool, errnos)))
+
+
+def test_a_success_that_nobody_watched_is_not_proven() -> None:
+    shown = {step: {"findings": []} for step in findings.PROOFS}
+    assert findings.conclude(shown).verdict == "GO"
+    del shown["watch"]
+    assert findings.conclude(shown).verdict == "NO-GO"
+
+
+def test_what_two_steps_say_alike_is_told_once() -> None:
+    twice = {"attempt_1": {"findings": [{"step": "ladder", "weight": "blocker", "text": "lost"}]}}
+    twice["ladder"] = twice["attempt_1"]
+    assert findings.conclude(twice).reasons.count("ladder: lost") == 1

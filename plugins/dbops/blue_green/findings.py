@@ -10,7 +10,7 @@ from dbops.blue_green.preflight import Result
 
 Weight = Literal["blocker", "warning"]
 Verdict = Literal["GO", "GO WITH WARNINGS", "NO-GO"]
-PROOFS = ("preflight", "green", "replication", "compare", "ladder", "verify", "measured", "teardown")
+PROOFS = ("preflight", "green", "replication", "compare", "ladder", "verify", "watch", "measured", "teardown")
 """Steps without which nothing is proven."""
 
 
@@ -44,7 +44,7 @@ def conclude(steps: Mapping[str, Mapping[str, Any]]) -> Conclusion:
         for step in PROOFS
         if step not in steps
     ]
-    ordered = sorted(found, key=lambda finding: finding.weight)  # "blocker" comes before "warning"
+    ordered = sorted(dict.fromkeys(found), key=lambda finding: finding.weight)  # "blocker" comes before "warning"
     if any(finding.weight == "blocker" for finding in ordered):
         return Conclusion("NO-GO", tuple(ordered))
     return Conclusion("GO WITH WARNINGS" if ordered else "GO", tuple(ordered))

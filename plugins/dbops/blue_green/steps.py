@@ -478,7 +478,9 @@ def watch(services: Services, name: str) -> dict[str, Any]:
     old, new = _median([a.done - a.sent for a in before if a.ok]), _median([a.done - a.sent for a in after if a.ok])
     failed = sum(not a.ok for a in after)
     found = []
-    if after and failed:
+    if after and failed == len(after):
+        found.append(Finding("watch", "blocker", f"none of {failed} writes was taken after the switchover"))
+    elif failed:
         found.append(Finding("watch", "warning", f"{failed} of {len(after)} writes failed after the switchover"))
     if not after and spec.post_run_minutes:
         found.append(
