@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from dbops.blue_green import compare, findings, recording, steps
+from dbops.blue_green import blue as blue_side
+from dbops.blue_green import compare, findings, prechecks, preflight, recording, steps
 from dbops.blue_green.findings import Finding
+from dbops.blue_green.preflight import Result
 from dbops.blue_green.recording import SECOND, Attempt
-from tests.blue_green.steps_kit import NAME, Kit, recorded
+from tests.blue_green.steps_kit import NAME, Kit, recorded, side
 
 
 @pytest.fixture
@@ -91,3 +93,37 @@ def test_what_two_steps_say_alike_is_told_once() -> None:
     twice = {"attempt_1": {"findings": [{"step": "ladder", "weight": "blocker", "text": "lost"}]}}
     twice["ladder"] = twice["attempt_1"]
     assert findings.conclude(twice).reasons.count("ladder: lost") == 1
+
+
+def ready(kit: Kit, monkeypatch: pytest.MonkeyPatch, words: Result) -> dict[str, Any]:
+    """Green became available; `words` is what its own list of reserved words says of blue."""
+    monkeypatch.setattr(steps, "adopt", lambda *_: None)
+    monkeypatch.setattr(steps, "deployment", lambda *_: {"Target": side("green").arn, "Tasks": []})
+    monkeypatch.setattr(steps, "probe", lambda *_: {})
+    monkeypatch.setattr(blue_side, "of_arn", lambda *_: _like(kit, side("green")))
+    monkeypatch.setattr(preflight, "reserved_words", lambda _: frozenset({"RANK"}))
+    monkeypatch.setattr(preflight, "run", lambda *_, **__: [words])
+    monkeypatch.setattr(prechecks, "download", lambda *_: "")
+    monkeypatch.setattr(prechecks, "parse", lambda _: None)
+    monkeypatch.setattr(prechecks, "compare", lambda *_: [])
+    return steps.green_ready(kit.services, NAME)
+
+
+def _like(kit: Kit, green: blue_side.Side) -> blue_side.Side:
+    return blue_side.side({**green.document(), "engine_version": kit.spec.target.engine_version})
+
+
+def test_words_that_only_green_knows_as_reserved_are_findings(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Result("reservedKeywords", "ok", (), "quote it", "")
+    kit.put("preflight", {"results": [steps._result(before)], "findings": []})
+    late = Result("reservedKeywords", "warning", (("shop.rank", "RANK"),), "quote it", "")
+    document = ready(kit, monkeypatch, late)
+    assert [(f["step"], f["weight"]) for f in document["findings"]] == [("green", "warning")]
+    assert "shop.rank" in document["findings"][0]["text"]
+    assert findings.conclude({"green": document}).verdict == "NO-GO"
+
+
+def test_words_that_the_preflight_told_are_not_told_again(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = Result("reservedKeywords", "warning", (("shop.rank", "RANK"),), "quote it", "")
+    kit.put("preflight", {"results": [steps._result(same)], "findings": []})
+    assert ready(kit, monkeypatch, same)["findings"] == []

@@ -351,6 +351,10 @@ def green_ready(services: Services, name: str) -> dict[str, Any]:
         reserved = preflight.run(conn, words=words, overrides=spec.overrides, others=control.IDS)
     late = [result for result in reserved if result.id == "reservedKeywords"]
     aurora, told = _prechecks(services, green, reserved) if spec.form == "cluster" else ([], [])
+    known = journal.require("preflight")["results"]
+    told += [
+        replace(each, step="green") for each in findings.of_preflight([r for r in late if _result(r) not in known])
+    ]
     if green.engine_version != spec.target.engine_version:
         told.append(Finding("green", "blocker", f"green runs {green.engine_version}, not {spec.target.engine_version}"))
     document = {
@@ -514,6 +518,7 @@ def _require(results: Sequence[Result], step: str) -> None:
 
 
 def _result(result: Result) -> dict[str, Any]:
+    """The result as JSON gives it back."""
     return {**asdict(result), "objects": [list(each) for each in result.objects]}
 
 
