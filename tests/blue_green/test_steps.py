@@ -127,3 +127,25 @@ def test_words_that_the_preflight_told_are_not_told_again(kit: Kit, monkeypatch:
     same = Result("reservedKeywords", "warning", (("shop.rank", "RANK"),), "quote it", "")
     kit.put("preflight", {"results": [steps._result(same)], "findings": []})
     assert ready(kit, monkeypatch, same)["findings"] == []
+
+
+def test_blue_that_is_being_modified_is_waited_for(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its instances are available; only the cluster is not, or has not got its instances yet."""
+    member = {
+        "DBInstanceIdentifier": f"{NAME}-1", "DbiResourceId": "db-1", "DBInstanceArn": "arn:db", "DBInstanceStatus": "available",
+        "Endpoint": {"Address": "db.example.com", "Port": 3306}, "IsWriter": True,
+    }  # fmt: skip
+    head = {
+        "DBClusterIdentifier": NAME, "DbClusterResourceId": "cluster-1", "DBClusterArn": "arn:cluster", "Endpoint": "c.example.com",
+        "Port": 3306, "EngineVersion": "5.7", "DBClusterMembers": [{"DBInstanceIdentifier": f"{NAME}-1", "IsClusterWriter": True}],
+        "Expected": 1,
+    }  # fmt: skip
+    answers = [
+        {**head, "Status": "creating", "Members": []},
+        {**head, "Status": "modifying", "Members": [member]},
+        {**head, "Status": "available", "Members": [member]},
+    ]
+    monkeypatch.setattr(blue_side, "describe", lambda *_: answers.pop(0))
+    made = steps.maker_of(kit.services, kit.journal).settle()
+    assert (made.identifier, answers) == (NAME, [])
+    assert kit.rds.calls == [], "nothing is rebooted that does not wait for it"

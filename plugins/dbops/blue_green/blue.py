@@ -220,8 +220,9 @@ class Maker:
             if found is not None and not (waiting := _unsettled(found, self.is_cluster)):
                 return to_side(found, self.is_cluster)
             if found is not None and all(m["DBInstanceStatus"] == "available" for m in found["Members"]):
-                for identifier in set(waiting) - rebooted:
-                    member = next(m for m in found["Members"] if m["DBInstanceIdentifier"] == identifier)
+                for member in found["Members"]:
+                    if (identifier := member["DBInstanceIdentifier"]) in rebooted or identifier not in waiting:
+                        continue
                     rails.require_ours(self.rds, "instance", member["DbiResourceId"], self.name, self.now())
                     self.rds.reboot_db_instance(DBInstanceIdentifier=identifier)
                     rebooted.add(identifier)
