@@ -469,7 +469,7 @@ class TeardownOperator(_RehearsalOperator):
     """Take everything away that the rehearsal made, by resource id, and say what is left and what an hour of it costs."""
 
     def execute(self, context: Context) -> None:
-        """Raises Stopped when something is left that should be gone."""
+        """Raises Stopped when something is left that should be gone, or when that is not known."""
         from dbops.blue_green import waits
 
         spec = self.chosen_spec(context)
@@ -481,9 +481,10 @@ class TeardownOperator(_RehearsalOperator):
             document = waits.tear_down(services, name)
         for found in document["left"]:
             self.log.warning("left: %s %s (%s)", found["kind"], found["identifier"], found["resource_id"])
-        if document["left"] and not document["kept"]:
+        if document["findings"]:
+            told = "; ".join(each["text"] for each in document["findings"])
             raise Stopped(
-                f"{len(document['left'])} resources are left, at {document['per_hour']:.2f} USD an hour",
+                f"{len(document['left'])} resources are left, at {document['per_hour']:.2f} USD an hour: {told}",
                 happened="The others are gone.", safe_next="Clear this task, or let the janitor go on.", target=spec.name,
             )  # fmt: skip
 

@@ -1,0 +1,61 @@
+"""What a rehearsal comes to: teardown whatever fails beside it, hours that were paid for, figures of each attempt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbops.blue_green import attempts, operators, resources, steps, waits
+from dbops.blue_green.companion import CompanionError
+from dbops.operators import Stopped
+from tests.blue_green.rds_kit import EXPIRES
+from tests.blue_green.steps_kit import NAME, Kit
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Kit:
+    made = Kit(tmp_path)
+    made.standing()
+    return made
+
+
+def blue_stands(kit: Kit) -> None:
+    tags = resources.tags(NAME, "dba-team", EXPIRES)
+    cluster = kit.rds.add("cluster", NAME, tags)
+    kit.rds.add("db", f"{NAME}-1", tags, cluster=cluster, writer=True)
+
+
+def waiting_rds(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being deleted goes while the teardown sleeps."""
+    monkeypatch.setattr(waits, "_pause", lambda _: kit.rds.wait)
+
+
+@pytest.mark.parametrize("part", ["release", "stop_probes"])
+def test_a_process_that_does_not_end_keeps_nothing_in_aws(kit: Kit, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    def stubborn(*_: Any) -> None:
+        raise CompanionError("the process of x.jsonl still runs after 60 s")
+
+    monkeypatch.setattr(attempts if part == "release" else steps, part, stubborn)
+    waiting_rds(kit, monkeypatch)
+    blue_stands(kit)
+    document = waits.tear_down(kit.services, NAME)
+    assert kit.rds.names() == set()
+    assert document["left"] == []
+    assert [f["text"] for f in document["findings"]] == ["the process of x.jsonl still runs after 60 s"]
+
+
+def test_the_teardown_is_red_for_what_lost_its_tags_as_well(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands and is paid for, although it cannot be listed as ours."""
+    document = {
+        "left": [], "kept": False, "per_hour": 0.0,
+        "findings": [{"step": "teardown", "weight": "blocker", "text": "cluster x has lost its tags meanwhile and is left alone"}],
+    }  # fmt: skip
+    monkeypatch.setattr(waits, "tear_down", lambda *_: document)
+    operator = operators.TeardownOperator(task_id="teardown")
+    monkeypatch.setattr(operator, "chosen_spec", lambda _: kit.spec)
+    monkeypatch.setattr(operator, "services", lambda *_: kit.services)
+    monkeypatch.setattr(operator, "name", lambda _: NAME)
+    with pytest.raises(Stopped, match="lost its tags"):
+        operator.execute({})  # type: ignore[arg-type]
