@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from dbops.blue_green import blue as blue_side
-from dbops.blue_green import compare, findings, prechecks, preflight, recording, steps
+from dbops.blue_green import compare, control, cost, findings, prechecks, preflight, rails, recording, resources, steps
 from dbops.blue_green.findings import Finding
 from dbops.blue_green.preflight import Result
 from dbops.blue_green.recording import SECOND, Attempt
+from tests.blue_green.rds_kit import EXPIRES
 from tests.blue_green.steps_kit import NAME, Kit, recorded, side
+from tests.conftest import REGION
 
 
 @pytest.fixture
@@ -149,3 +151,35 @@ def test_blue_that_is_being_modified_is_waited_for(kit: Kit, monkeypatch: pytest
     made = steps.maker_of(kit.services, kit.journal).settle()
     assert (made.identifier, answers) == (NAME, [])
     assert kit.rds.calls == [], "nothing is rebooted that does not wait for it"
+
+
+def planned(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(control, "source_facts", lambda *_: (0.0, "5.7.mysql_aurora.2.11.4"))
+    monkeypatch.setattr(control, "before_spending", lambda *_, **__: [])
+    monkeypatch.setattr(cost, "load", prices)
+    return steps.plan(kit.services, NAME)
+
+
+def prices() -> cost.Prices:
+    of_class = {"db.r5.large": {"hour": 1.0, "vcpu": 2}}
+    region = {
+        "storage_gb_month": 0,
+        "io_million": 0,
+        "backup_gb_month": 0,
+        "extended_support_vcpu_hour": 0,
+        "classes": of_class,
+    }
+    return cost.Prices.model_validate(
+        {"as_of": "2026-02-01", "verified": True, "currency": "USD", "regions": {REGION: region}}
+    )
+
+
+def test_a_plan_that_is_repeated_after_blue_was_begun_takes_it_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = Kit(tmp_path)
+    kit.rds.add("cluster", NAME, resources.tags(NAME, "dba-team", EXPIRES))
+    with pytest.raises(rails.RailError, match="another run"):
+        planned(kit, monkeypatch)
+    kit.journal.enter("provision", kit.clock())  # the worker was killed while blue was made
+    assert planned(kit, monkeypatch)["findings"] == []

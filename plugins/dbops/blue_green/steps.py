@@ -166,7 +166,7 @@ def plan(services: Services, name: str) -> dict[str, Any]:
     size, version = control.source_facts(services.rds, spec)
     priced = estimate.estimate(spec, cost.load(), today, source_gb=size, blue_version=version)
     rails.require_budget(priced, spec)
-    if "provision" not in journal.steps():
+    if "provision" not in {phase for _, phase in journal.phases()}:  # else this run has begun to make it
         rails.require_free(services.rds, name)
     found = control.before_spending(services.rds, spec, name=name)
     document = {
