@@ -183,3 +183,10 @@ def test_a_plan_that_is_repeated_after_blue_was_begun_takes_it_for_its_own(
         planned(kit, monkeypatch)
     kit.journal.enter("provision", kit.clock())  # the worker was killed while blue was made
     assert planned(kit, monkeypatch)["findings"] == []
+
+
+def test_what_is_kept_is_priced_until_it_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = {"expected_hours": 1, "max_hours": 10, "max_cost_usd": 20}
+    assert planned(Kit(tmp_path, **hours), monkeypatch)["estimate"]["total"] == pytest.approx(4.0)
+    with pytest.raises(rails.RailError, match=r"estimated at 40\.00 USD"):
+        planned(Kit(tmp_path, **hours, keep_old=True), monkeypatch)

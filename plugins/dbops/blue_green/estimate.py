@@ -20,7 +20,7 @@ _SUPPORTED_FROM = (8, 0)
 def estimate(
     spec: RehearsalSpec, prices: Prices, today: date, *, source_gb: float = 0.0, blue_version: str = ""
 ) -> Cost:
-    """What a rehearsal of this spec will cost; both sides are taken to stand for expected_hours.
+    """What a rehearsal of this spec will cost; both sides are taken to stand for :func:`hours`.
 
     Args:
         spec: the rehearsal
@@ -32,9 +32,13 @@ def estimate(
     Raises:
         PriceError: the price file lacks the region or the class
     """
-    return actual(
-        spec, prices, today, spec.expected_hours, spec.expected_hours, source_gb=source_gb, blue_version=blue_version
-    )
+    stand = hours(spec)
+    return actual(spec, prices, today, stand, stand, source_gb=source_gb, blue_version=blue_version)
+
+
+def hours(spec: RehearsalSpec) -> float:
+    """So long both sides are taken to stand: expected_hours; with keep_old until the janitor takes them, max_hours."""
+    return spec.max_hours if spec.keep_old else spec.expected_hours
 
 
 def actual(

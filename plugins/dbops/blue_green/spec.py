@@ -165,7 +165,9 @@ class RehearsalSpec(Spec):
     max_hours: float = Field(
         default=6, gt=0, le=72, description="after so long the janitor removes it, whatever it is doing"
     )
-    expected_hours: float = Field(default=2, gt=0, le=72, description="what the estimate is made for")
+    expected_hours: float = Field(
+        default=2, gt=0, le=72, description="what the estimate is made for; with keep_old it is made for max_hours"
+    )
     keep_old: bool = Field(
         default=False, description="leave the instances standing at the end (the report says what they cost an hour)"
     )

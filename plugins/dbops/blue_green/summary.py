@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dbops import reports
-from dbops.blue_green import recording, timeline
+from dbops.blue_green import estimate, recording, timeline
 from dbops.blue_green.findings import Conclusion
 from dbops.blue_green.journal import Journal
 from dbops.blue_green.results import MEASURES, conclude, spans, taken_over_at
@@ -52,7 +52,7 @@ def _dry(spec: Any, steps: Mapping[str, Any], common: Mapping[str, Any]) -> repo
         title=f"Blue/Green rehearsal {spec.name}: plan", spec=spec.name, verdict=reports.Verdict.DRY_RUN,
         reasons=["nothing was created", *[f"{f['step']}: {f['text']}" for f in plan["findings"]]],
         figures=[
-            reports.Figure(label="Estimate", value=f"{priced['total']:.2f} {priced['currency']}", note=f"{spec.expected_hours:g} hours"),
+            reports.Figure(label="Estimate", value=f"{priced['total']:.2f} {priced['currency']}", note=f"{estimate.hours(spec):g} hours"),
             reports.Figure(label="Budget", value=f"{spec.max_cost_usd:.2f} USD"),
             reports.Figure(label="Ladder", value=", ".join(f"{t} s" for t in spec.ladder)),
         ],
