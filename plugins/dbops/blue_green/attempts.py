@@ -58,14 +58,17 @@ class Kept:
 
     def __init__(self, journal: Journal, number: int, now: datetime) -> None:
         self.journal, self.step, self.now = journal, f"memory_{number}", now
+        self.end = f"over_{number}"
 
     def load(self) -> dict[str, Any] | None:
         """The memory, or None before the call."""
         return self.journal.get(self.step)
 
     def save(self, document: dict[str, Any]) -> None:
-        """Keep the memory."""
+        """Keep the memory, and when it was first seen to be over: a task that is repeated later must not move that."""
         self.journal.put(self.step, document, self.now)
+        if attempt.load(document).memory.is_over and self.journal.get(self.end) is None:
+            self.journal.put(self.end, {"at": self.now.isoformat()}, self.now)
 
 
 def is_due(journal: Journal, number: int) -> bool:
@@ -226,7 +229,7 @@ def examine(services: Services, name: str, number: int) -> dict[str, Any]:
     release(services, name)
     mark(services, name, f"after attempt {number}")
     seen = recording.read(list(recording_paths(services, name).values()))
-    called, over = _monotonic(seen, kept.asked_at), _monotonic(seen, _end_of(memory, services))
+    called, over = _monotonic(seen, kept.asked_at), _monotonic(seen, _end_of(memory, journal, number))
     document: dict[str, Any] = {
         "timeout_s": spec_of(journal).ladder[number - 1],
         "outcome": memory.outcome,
@@ -253,10 +256,10 @@ def examine(services: Services, name: str, number: int) -> dict[str, Any]:
     return document
 
 
-def _end_of(memory: switchover.Memory, services: Services) -> datetime:
-    """When AWS said that it was over: by its last event, or, where none came, now."""
+def _end_of(memory: switchover.Memory, journal: Journal, number: int) -> datetime:
+    """When AWS said that it was over: by its last event, or, where none came, when that was first seen."""
     ends = [e.at for e in memory.events if e.event_id in switchover.COMPLETED_EVENTS | switchover.CANCELED_EVENTS]
-    return max(ends) if ends else _aware(services.now())
+    return max(ends) if ends else _aware(datetime.fromisoformat(journal.require(f"over_{number}")["at"]))
 
 
 def _evidence(

@@ -1,0 +1,72 @@
+"""Attempts of the ladder with a made-up journal: called once, timed by the clock of their own end, examined as often as one likes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dbops.blue_green import acknowledged, attempt, attempts, checks, recording, switchover
+from dbops.blue_green import blue as blue_side
+from dbops.blue_green.switchover import Event, Outcome
+from tests.blue_green.steps_kit import BEGAN, NAME, Kit, recorded, side
+from tests.blue_green.steps_kit import attempts as probed
+
+CALLED = BEGAN + timedelta(seconds=60)
+DATA = {"t": ["1", "2"]}
+
+
+@pytest.fixture
+def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
+    """Blue and green stand, probes write every 100 ms for ten minutes, and blue is as it was."""
+    made = Kit(tmp_path)
+    made.standing()
+    made.put("replication", {"data": DATA, "findings": []})
+    made.put("compare", {"findings": []})
+    lanes = {"blue_write": probed(600), "blue_read": probed(600), "green_read": probed(600)}
+    monkeypatch.setattr(recording, "read", lambda _: recorded(lanes))
+    monkeypatch.setattr(attempts, "data_of", lambda _: DATA)
+    monkeypatch.setattr(checks, "is_writable", lambda *_: True)
+    monkeypatch.setattr(acknowledged, "check", lambda *_: acknowledged.AcknowledgedCheck(9, (), (), 0, 9, 9))
+    monkeypatch.setattr(blue_side, "describe", lambda *_: {})
+    monkeypatch.setattr(blue_side, "to_side", lambda *_: side("blue"))
+    return made
+
+
+def note(
+    kit: Kit,
+    number: int,
+    outcome: Outcome,
+    after_s: float,
+    *,
+    called_at: datetime = CALLED,
+    events: tuple[Event, ...] = (),
+) -> None:
+    """What is remembered of an attempt that was seen to be over so long after its call."""
+    at = called_at.replace(tzinfo=UTC)
+    memory = replace(switchover.begin(at, 60, 900, ["arn"]), outcome=outcome, reason="because", events=events)
+    kit.clock.at = called_at + timedelta(seconds=after_s)
+    kept = attempts.Kept(kit.journal, number, kit.clock())
+    kept.save(attempt.dump(attempt.Attempt("bgd-1", 60, at, memory, "accepted")))
+    kit.put(f"evidence_{number}", {"connections": 3})
+
+
+def test_an_attempt_without_an_event_ends_when_it_was_seen_to_not_when_it_is_examined(kit: Kit) -> None:
+    note(kit, 1, "COMPLETED", 20)
+    kit.clock.at += timedelta(hours=2)  # the worker was killed, and the task cleared in the morning
+    assert attempts.examine(kit.services, NAME, 1)["duration_s"] == pytest.approx(20)
+
+
+def test_a_switchover_task_that_is_repeated_after_the_end_does_not_move_it(kit: Kit) -> None:
+    note(kit, 1, "COMPLETED", 20)
+    kit.clock.at += timedelta(hours=2)
+    attempts.look(kit.services, NAME, 1)
+    assert attempts.examine(kit.services, NAME, 1)["duration_s"] == pytest.approx(20)
+
+
+def test_an_attempt_ends_with_the_event_that_says_so(kit: Kit) -> None:
+    ended = Event("RDS-EVENT-0248", "Switchover completed", (CALLED + timedelta(seconds=12)).replace(tzinfo=UTC))
+    note(kit, 1, "COMPLETED", 20, events=(ended,))
+    assert attempts.examine(kit.services, NAME, 1)["duration_s"] == pytest.approx(12)
