@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -164,6 +163,7 @@ def test_an_instance_is_rehearsed_without_a_cluster(stage: Stage) -> None:
     assert str(run.state) == "success", states(run)
     assert stage.steps["attempt_1"]["outcome"] == "COMPLETED"
     assert stage.steps["verify"]["findings"] == []
+    assert recording.read([stage.recordings / f"{stage.name}-{side}.jsonl" for side in ("blue", "green")]).ended
 
 
 def test_a_creation_that_fails_leaves_nothing_and_says_why(stage: Stage) -> None:
@@ -200,7 +200,7 @@ def test_breaking_changes_are_tried_instead_of_a_switchover(stage: Stage) -> Non
     run = stage.rehearse()
     assert str(run.state) == "success", states(run)
     assert states(run)["attempt_1.gate"] == "skipped"
-    assert {each["verdict"] for each in stage.steps["breaking"]["tried"]} >= {"broken"}
+    assert {each["verdict"] for each in stage.steps["breaking"]["tried"]} >= {"broke", "wrong data"}
     assert any("broke replication on purpose" in reason for reason in stage.report().document["reasons"])
 
 
@@ -231,13 +231,3 @@ def test_what_is_kept_is_priced_and_the_janitor_takes_it_once_it_is_expired(stag
 
 def expire(rds: Any, arn: str) -> None:
     rds.add_tags_to_resource(ResourceName=arn, Tags=[{"Key": "dbops:expires-at", "Value": "2026-01-01T00:00:00Z"}])
-
-
-def test_the_recordings_are_where_the_operator_says(stage: Stage) -> None:
-    stage.write()
-    stage.rehearse()
-    files = sorted(path.name for path in stage.recordings.glob("*.jsonl"))
-    assert f"{stage.name}-blue.jsonl" in files
-    seen = recording.read([stage.recordings / f"{stage.name}-{side}.jsonl" for side in ("blue", "green")])
-    assert seen.ended
-    assert json.dumps(stage.steps["measured"]["figures"])
