@@ -70,3 +70,33 @@ def test_an_attempt_ends_with_the_event_that_says_so(kit: Kit) -> None:
     ended = Event("RDS-EVENT-0248", "Switchover completed", (CALLED + timedelta(seconds=12)).replace(tzinfo=UTC))
     note(kit, 1, "COMPLETED", 20, events=(ended,))
     assert attempts.examine(kit.services, NAME, 1)["duration_s"] == pytest.approx(12)
+
+
+def test_an_earlier_attempt_that_is_examined_again_after_the_next_one_keeps_what_it_showed(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then blue's names lead to the new version, which says nothing of the roll-back before."""
+    note(kit, 1, "ROLLED_BACK", 20)
+    first = attempts.examine(kit.services, NAME, 1)
+    assert (first["outcome"], first["findings"]) == ("ROLLED_BACK", [])
+    note(kit, 2, "COMPLETED", 20, called_at=CALLED + timedelta(minutes=2))
+    monkeypatch.setattr(blue_side, "to_side", lambda *_: side("green"))
+    assert attempts.examine(kit.services, NAME, 1) == first
+    assert attempts.examine(kit.services, NAME, 2)["outcome"] == "COMPLETED"
+
+
+def test_a_blue_that_is_not_as_it_was_is_told(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    note(kit, 1, "ROLLED_BACK", 20)
+    monkeypatch.setattr(blue_side, "to_side", lambda *_: side("green"))
+    monkeypatch.setattr(checks, "is_writable", lambda *_: False)
+    monkeypatch.setattr(acknowledged, "check", lambda *_: acknowledged.AcknowledgedCheck(9, (3,), (4,), 0, 9, 9))
+    monkeypatch.setattr(attempts, "data_of", lambda _: {"t": ["1", "3"]})
+    found = attempts.examine(kit.services, NAME, 1)["findings"]
+    assert {each["weight"] for each in found} == {"blocker"}
+    for words in (
+        "names lead elsewhere",
+        "not writable",
+        "1 writes are lost, 1 doubled",
+        "tables differ from before: t",
+    ):
+        assert any(words in each["text"] for each in found), words
