@@ -100,3 +100,13 @@ def test_a_blue_that_is_not_as_it_was_is_told(kit: Kit, monkeypatch: pytest.Monk
         "tables differ from before: t",
     ):
         assert any(words in each["text"] for each in found), words
+
+
+def test_an_attempt_that_no_probe_saw_is_examined_all_the_same(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prober was killed before it; what AWS did is known nevertheless, and verify has to come."""
+    monkeypatch.setattr(recording, "read", lambda _: recorded({"blue_write": probed(30), "blue_read": probed(30)}))
+    note(kit, 1, "COMPLETED", 20)
+    document = attempts.examine(kit.services, NAME, 1)
+    assert (document["outcome"], document["phases"]) == ("COMPLETED", [])
+    assert [f["weight"] for f in document["findings"]] == ["blocker"]
+    assert "no probe" in document["findings"][0]["text"]

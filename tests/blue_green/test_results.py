@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dbops.blue_green import attempts, operators, resources, steps, waits
+from dbops.blue_green import attempts, operators, recording, resources, results, steps, waits
 from dbops.blue_green.companion import CompanionError
 from dbops.operators import Stopped
 from tests.blue_green.rds_kit import EXPIRES
-from tests.blue_green.steps_kit import NAME, Kit
+from tests.blue_green.steps_kit import BEGAN, NAME, Kit, recorded
+from tests.blue_green.steps_kit import attempts as probed
 
 
 @pytest.fixture
@@ -59,3 +61,41 @@ def test_the_teardown_is_red_for_what_lost_its_tags_as_well(kit: Kit, monkeypatc
     monkeypatch.setattr(operator, "name", lambda _: NAME)
     with pytest.raises(Stopped, match="lost its tags"):
         operator.execute({})  # type: ignore[arg-type]
+
+
+def tried(number: int, called_s: float, duration_s: float, outcome: str = "COMPLETED") -> dict[str, dict[str, Any]]:
+    """Document of an attempt, by seconds since the rehearsal began."""
+    at = (BEGAN + timedelta(seconds=called_s)).replace(tzinfo=UTC).isoformat()
+    return {f"attempt_{number}": {"outcome": outcome, "called_at": at, "duration_s": duration_s, "findings": []}}
+
+
+def measured(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, lanes: dict[str, Any], *documents: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    for each in documents:
+        for step, document in each.items():
+            kit.put(step, document)
+    monkeypatch.setattr(recording, "read", lambda _: recorded(lanes))
+    return results.measure(kit.services, NAME)
+
+
+def test_downtime_is_measured_around_the_attempt(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = {"blue_write": probed(300, [(62, 65)]), "blue_read": probed(300), "green_read": probed(300)}
+    document = measured(kit, monkeypatch, lanes, tried(1, 60, 20))
+    assert document["findings"] == []
+    assert document["downtime"]["1"]["write"]["longest_s"] == pytest.approx(3, abs=0.11)
+    assert document["figures"]["write_downtime_s"] == document["downtime"]["1"]["write"]["longest_s"]
+    assert (document["figures"]["switchover_s"], document["downtime"]["1"]["read"]["longest_s"]) == (20, 0)
+
+
+def test_an_attempt_that_no_probe_saw_blocks_and_the_others_are_measured(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = {"blue_write": probed(120), "blue_read": probed(120), "green_read": probed(120)}
+    document = measured(kit, monkeypatch, lanes, tried(1, 60, 20, "ROLLED_BACK"), tried(2, 300, 20))
+    assert document["downtime"]["1"]["write"]["attempts"] > 0
+    assert document["downtime"]["2"] == {}
+    assert {f["text"] for f in document["findings"]} == {
+        f"attempt 2: no probe looked ({w})" for w in ("write", "read", "connect")
+    }
+    assert "write_downtime_s" not in document["figures"]

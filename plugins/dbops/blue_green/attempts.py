@@ -244,6 +244,8 @@ def examine(services: Services, name: str, number: int) -> dict[str, Any]:
         "phases": _phases(seen, called, over),
     }
     found: list[Finding] = []
+    if not outages.was_probed(seen, "blue_write", called, over):
+        found.append(Finding("ladder", "blocker", f"no probe wrote during attempt {number}: its downtime is unknown"))
     if memory.outcome == "COMPLETED":  # green has given up its name
         probes.stop(recording_paths(services, name)["green"])
     if memory.outcome == "ROLLED_BACK":
@@ -286,8 +288,11 @@ def _evidence(
 def _phases(seen: Recording, called: int, over: int) -> list[dict[str, Any]]:
     """Seconds from the call at which clients saw something change, by the probes' own clock."""
     found: list[dict[str, Any]] = []
+    until = over + 60 * recording.SECOND
     for lane, what in (("blue_write", "write"), ("blue_read", "read"), ("blue_write", "connect")):
-        down = outages.measure(seen, lane, what, since=called, until=over + 60 * recording.SECOND)  # type: ignore[arg-type]
+        if not outages.was_probed(seen, lane, called, until):
+            continue
+        down = outages.measure(seen, lane, what, since=called, until=until)  # type: ignore[arg-type]
         found += [
             {
                 "what": what, "from_s": (o.start - called) / recording.SECOND, "to_s": o.end and (o.end - called) / recording.SECOND,

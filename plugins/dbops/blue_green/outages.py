@@ -118,6 +118,11 @@ def measure(
     )
 
 
+def was_probed(recording: Recording, lane: str, since: int, until: int) -> bool:
+    """Whether the lane has an attempt in [since, until), so that :func:`measure` has something to measure."""
+    return any(since <= attempt.sent < until for attempt in recording.lanes.get(lane, ()))
+
+
 def accepted_writes(recording: Recording, lane: str) -> list[Attempt]:
     """Attempts of a ``refused_write`` lane that green accepted: it was not read-only."""
     return [attempt for attempt in recording.lanes.get(lane, ()) if attempt.ok]

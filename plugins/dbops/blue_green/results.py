@@ -29,6 +29,9 @@ def measure(services: Services, name: str) -> dict[str, Any]:
     for number, (since, until) in spans(seen, steps).items():
         rows = downtime[str(number)] = {}
         for what, lane in MEASURES:
+            if not outages.was_probed(seen, lane, since, until):
+                found.append(Finding("measured", "blocker", f"attempt {number}: no probe looked ({what})"))
+                continue
             down = outages.measure(seen, lane, what, since=since, until=until)  # type: ignore[arg-type]
             rows[what] = {k: v for k, v in asdict(down).items() if k != "outages"}
             if not down.is_over:
@@ -59,7 +62,7 @@ def _figures(steps: Mapping[str, Any], downtime: Mapping[str, Any], behind: lag.
     for number, of in downtime.items():
         if steps[f"attempt_{number}"]["outcome"] == "COMPLETED":
             found["switchover_s"] = steps[f"attempt_{number}"]["duration_s"]
-            found |= {f"{what}_downtime_s": of[what]["longest_s"] for what, _ in MEASURES}
+            found |= {f"{what}_downtime_s": of[what]["longest_s"] for what, _ in MEASURES if what in of}
     if "green" in steps:
         found["green_creation_s"] = steps["green"]["creation_s"]
     for figure, value in (("lag_p95_s", behind.p95_s), ("lag_max_s", behind.max_s)):
