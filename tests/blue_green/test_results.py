@@ -99,3 +99,11 @@ def test_an_attempt_that_no_probe_saw_blocks_and_the_others_are_measured(
         f"attempt 2: no probe looked ({w})" for w in ("write", "read", "connect")
     }
     assert "write_downtime_s" not in document["figures"]
+
+
+def test_an_outage_counts_for_one_attempt_only(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first was rolled back at 80 s, and its outage ended at 84 s; the second was called at 90 s."""
+    lanes = {"blue_write": probed(200, [(70, 84), (92, 93)]), "blue_read": probed(200), "green_read": probed(200)}
+    document = measured(kit, monkeypatch, lanes, tried(1, 60, 20, "ROLLED_BACK"), tried(2, 90, 20))
+    longest = {number: of["write"]["longest_s"] for number, of in document["downtime"].items()}
+    assert longest == {"1": pytest.approx(14, abs=0.11), "2": pytest.approx(1, abs=0.11)}

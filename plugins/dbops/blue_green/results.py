@@ -124,13 +124,16 @@ def spans(seen: recording.Recording, steps: Mapping[str, Any]) -> dict[int, tupl
     """Number of an attempt -> [begin, end) on the probes' clock: with what lies around it, but nothing of its neighbours."""
     numbers = sorted(int(name.removeprefix("attempt_")) for name in steps if name.startswith("attempt_"))
     found: dict[int, tuple[int, int]] = {}
-    for number in reversed(numbers):
+    before = None
+    for number, after in zip(numbers, [*numbers[1:], None], strict=True):
         called = _called(seen, steps[f"attempt_{number}"])
         until = called + int((steps[f"attempt_{number}"]["duration_s"] + AROUND_S) * SECOND)
-        if number + 1 in found:
-            until = min(until, _called(seen, steps[f"attempt_{number + 1}"]))
-        found[number] = (called - AROUND_S * SECOND, until)
-    return {number: found[number] for number in numbers}
+        if after is not None:
+            until = min(until, _called(seen, steps[f"attempt_{after}"]))
+        since = called - AROUND_S * SECOND
+        found[number] = (since if before is None else max(since, before), until)
+        before = until
+    return found
 
 
 def taken_over_at(seen: recording.Recording, steps: Mapping[str, Any]) -> int | None:
