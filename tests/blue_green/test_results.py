@@ -107,3 +107,27 @@ def test_an_outage_counts_for_one_attempt_only(kit: Kit, monkeypatch: pytest.Mon
     document = measured(kit, monkeypatch, lanes, tried(1, 60, 20, "ROLLED_BACK"), tried(2, 90, 20))
     longest = {number: of["write"]["longest_s"] for number, of in document["downtime"].items()}
     assert longest == {"1": pytest.approx(14, abs=0.11), "2": pytest.approx(1, abs=0.11)}
+
+
+def test_a_teardown_that_is_repeated_does_not_pay_for_what_was_gone(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting_rds(kit, monkeypatch)
+    kit.journal.enter("provision", kit.clock())
+    kit.clock.at += timedelta(hours=1)
+    first = waits.tear_down(kit.services, NAME)["actual"]
+    assert first["total"] > 0
+    kit.clock.at += timedelta(hours=20)
+    assert waits.tear_down(kit.services, NAME)["actual"] == first
+
+
+def test_what_is_kept_is_paid_for_until_it_is_gone(tmp_path: Path) -> None:
+    kit = Kit(tmp_path, keep_old=True)
+    kit.standing()
+    kit.journal.enter("provision", kit.clock())
+    blue_stands(kit)
+    kit.clock.at += timedelta(hours=1)
+    first = waits.tear_down(kit.services, NAME)
+    assert first["kept"]
+    assert first["per_hour"] > 0
+    assert first["findings"] == []
+    kit.clock.at += timedelta(hours=20)
+    assert waits.tear_down(kit.services, NAME)["actual"]["total"] > first["actual"]["total"]

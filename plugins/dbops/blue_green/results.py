@@ -85,20 +85,23 @@ def account_for(
         listed = ", ".join(f"{r.kind} {r.identifier}" for r in left)
         found.append(Finding("teardown", "blocker", f"{len(left)} resources are left: {listed}"))
     found += [Finding("teardown", "blocker", error) for error in errors]
-    actual = None
-    if "provision" in steps:
+    paid = None
+    before = steps.get("teardown")
+    if before is not None and not before["left"] and not left:
+        paid = before["actual"]  # it was gone by then
+    elif "provision" in steps:
         # AWS bills blue from its creation on, not from the day on which this document was first written.
         hours = [_hours(at, services.now()) for at in _since(journal)]
         source = steps["plan"]["source"]
         actual = estimate.actual(
             spec, prices, today, hours[0], hours[1], source_gb=source["gigabytes"], blue_version=source["version"]
         )
+        paid = {"total": actual.total, "items": [list(i) for i in actual.items], "currency": actual.currency}
     document = {
         "left": [{**asdict(r), "created_at": None, "tags": dict(r.tags)} for r in left],
         "per_hour": estimate.left_per_hour(left, spec.placement.region, prices),
         "kept": keep,
-        "actual": actual
-        and {"total": actual.total, "items": [list(i) for i in actual.items], "currency": actual.currency},
+        "actual": paid,
         "findings": findings.documents(found),
     }
     journal.put("teardown", document, services.now())
