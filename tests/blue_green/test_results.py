@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from dbops.blue_green import attempts, operators, recording, resources, results, steps, waits
 from dbops.blue_green.companion import CompanionError
+from dbops.blue_green.recording import SECOND
 from dbops.operators import Stopped
 from tests.blue_green.rds_kit import EXPIRES
 from tests.blue_green.steps_kit import BEGAN, NAME, Kit, recorded
@@ -131,3 +133,17 @@ def test_what_is_kept_is_paid_for_until_it_is_gone(tmp_path: Path) -> None:
     assert first["findings"] == []
     kit.clock.at += timedelta(hours=20)
     assert waits.tear_down(kit.services, NAME)["actual"]["total"] > first["actual"]["total"]
+
+
+def test_a_write_that_green_accepted_at_any_time_blocks(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the switchover that succeeds; what the name that green had leads to afterwards says nothing."""
+    lanes = {lane: probed(200) for lane in ("blue_write", "blue_read", "green_read")}
+    refused = [replace(a, errno=1290) for a in probed(200)]
+    taken = [replace(a, errno=0 if 30 * SECOND <= a.sent < 31 * SECOND else 1290) for a in probed(200)]
+    late = [replace(a, errno=0 if a.sent > 65 * SECOND else 1290) for a in probed(200)]
+    found = [
+        measured(kit, monkeypatch, {**lanes, "green_refused": its}, tried(1, 60, 20))["findings"]
+        for its in (refused, taken, late)
+    ]
+    assert [[f["weight"] for f in each] for each in found] == [[], ["blocker"], []]
+    assert "green accepted 10 writes" in found[1][0]["text"]

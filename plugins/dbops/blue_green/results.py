@@ -12,7 +12,7 @@ from dbops.blue_green.findings import Conclusion, Finding
 from dbops.blue_green.journal import Journal
 from dbops.blue_green.recording import SECOND
 from dbops.blue_green.resources import Resource
-from dbops.blue_green.steps import GREEN_LANE, Services, recording_paths, spec_of
+from dbops.blue_green.steps import GREEN_LANE, REFUSED_LANE, Services, recording_paths, spec_of
 
 MEASURES = (("write", "blue_write"), ("read", "blue_read"), ("connect", "blue_write"))
 AROUND_S = 15
@@ -47,6 +47,11 @@ def measure(services: Services, name: str) -> dict[str, Any]:
     over = taken_over_at(seen, steps)
     known = [s for s in lag.samples(seen, GREEN_LANE) if over is None or s.at < over]
     behind = lag.summary(known)
+    if accepted := [a for a in outages.accepted_writes(seen, REFUSED_LANE) if over is None or a.sent < over]:
+        phase = seen.phase_at(accepted[0].sent)
+        found.append(
+            Finding("measured", "blocker", f"green accepted {len(accepted)} writes of a plain user, first in: {phase}")
+        )
     figures = _figures(steps, downtime, behind)
     document = {
         "period_ms": seen.period / 1e6, "downtime": downtime, "lag": asdict(behind), "torn_lines": seen.torn_lines,

@@ -46,8 +46,8 @@ from dbops.blue_green.recording import Kind
 from dbops.blue_green.spec import RehearsalSpec
 
 BLUE_LANES: dict[str, Kind] = {"blue_write": "write", "blue_read": "read"}
-GREEN_LANES: dict[str, Kind] = {"green_read": "read", "green_refused": "refused_write"}
-GREEN_LANE = "green_read"
+GREEN_LANE, REFUSED_LANE = "green_read", "green_refused"
+GREEN_LANES: dict[str, Kind] = {GREEN_LANE: "read", REFUSED_LANE: "refused_write"}
 WRITTEN = (probes.TABLE, arms.TABLE)
 """Tables of the schema that are written to all the time."""
 ARRIVAL_S = 120
