@@ -19,9 +19,10 @@ GREEN_LOOKS = 2000
 
 
 def green_state(services: Services, name: str) -> Readiness:
-    """What has been seen of green so far."""
+    """What has been seen of green so far. A failure is looked at anew: its cause may be gone when the task is cleared."""
     kept = services.journal(name).get("readiness")
-    return readiness.load(kept) if kept else Readiness()
+    state = readiness.load(kept) if kept else Readiness()
+    return Readiness(steps=state.steps) if state.outcome == "FAILED" else state
 
 
 def await_green(services: Services, name: str) -> None:
