@@ -89,6 +89,11 @@ class Kit:
     def put(self, step: str, document: dict[str, Any]) -> None:
         self.journal.put(step, document, self.clock())
 
+    def forget(self, step: str) -> None:
+        """As if the step had been killed before it could write."""
+        with self.store.begin() as connection:
+            connection.execute(sa.text("DELETE FROM rehearsal_step WHERE step = :step"), {"step": step})
+
     def standing(self) -> None:
         """Blue and green are there, as far as the journal knows."""
         self.put("plan", {"source": {"gigabytes": 0.0, "version": "5.7"}, "estimate": {"total": 1.0}, "findings": []})

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dbops.blue_green import blue as blue_side
-from dbops.blue_green import compare, control, cost, findings, prechecks, preflight, rails, recording, resources, steps
+from dbops.blue_green import (
+    compare,
+    control,
+    cost,
+    findings,
+    prechecks,
+    preflight,
+    rails,
+    readiness,
+    recording,
+    resources,
+    steps,
+    summary,
+)
 from dbops.blue_green.findings import Finding
 from dbops.blue_green.preflight import Result
+from dbops.blue_green.readiness import Readiness
 from dbops.blue_green.recording import SECOND, Attempt
+from tests.blue_green.fake_rds import CREATED
 from tests.blue_green.rds_kit import EXPIRES
 from tests.blue_green.steps_kit import NAME, Kit, recorded, side
 from tests.conftest import REGION
@@ -97,10 +114,12 @@ def test_what_two_steps_say_alike_is_told_once() -> None:
     assert findings.conclude(twice).reasons.count("ladder: lost") == 1
 
 
-def ready(kit: Kit, monkeypatch: pytest.MonkeyPatch, words: Result) -> dict[str, Any]:
+def ready(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, words: Result, tasks: Sequence[dict[str, str]] = ()
+) -> dict[str, Any]:
     """Green became available; `words` is what its own list of reserved words says of blue."""
     monkeypatch.setattr(steps, "adopt", lambda *_: None)
-    monkeypatch.setattr(steps, "deployment", lambda *_: {"Target": side("green").arn, "Tasks": []})
+    monkeypatch.setattr(steps, "deployment", lambda *_: {"Target": side("green").arn, "Tasks": list(tasks)})
     monkeypatch.setattr(steps, "probe", lambda *_: {})
     monkeypatch.setattr(blue_side, "of_arn", lambda *_: _like(kit, side("green")))
     monkeypatch.setattr(preflight, "reserved_words", lambda _: frozenset({"RANK"}))
@@ -190,3 +209,42 @@ def test_what_is_kept_is_priced_until_it_expires(tmp_path: Path, monkeypatch: py
     assert planned(Kit(tmp_path, **hours), monkeypatch)["estimate"]["total"] == pytest.approx(4.0)
     with pytest.raises(rails.RailError, match=r"estimated at 40\.00 USD"):
         planned(Kit(tmp_path, **hours, keep_old=True), monkeypatch)
+
+
+def test_the_creation_of_green_is_timed_by_tasks_and_not_again_when_its_task_is_repeated(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit.put("preflight", {"results": [], "findings": []})
+    kit.journal.put("green", {"green": side("green").document(), "creation_s": 60.0}, kit.clock())
+    seen = (
+        ("03:00:00", "COPY", "IN_PROGRESS"),
+        ("03:01:30", "COPY", "COMPLETED"),
+        ("03:01:30", "UPGRADE", "COMPLETED"),
+    )
+    kit.put("readiness", readiness.dump(Readiness(steps=tuple((f"2026-03-01T{at}", *of) for at, *of in seen))))  # type: ignore[misc]
+    kit.clock.at += timedelta(hours=3)
+    fine = Result("reservedKeywords", "ok", (), "quote it", "")
+    tasks = [{"Name": "COPY", "Status": "COMPLETED"}, {"Name": "UPGRADE", "Status": "COMPLETED"}]
+    document = ready(kit, monkeypatch, fine, tasks)
+    assert document["creation_s"] == 60
+    assert [(t["name"], t["seconds"]) for t in document["tasks"]] == [("COPY", 90), ("UPGRADE", None)]
+    kit.put("plan", {**kit.journal.require("plan"), "results": []})
+    assert summary._of_creation(kit.journal.steps())[0].model_dump()["rows"] == [
+        ["COPY", "COMPLETED", 1.5],
+        ["UPGRADE", "COMPLETED", None],
+    ]
+
+
+def test_a_deployment_that_is_taken_up_was_asked_for_when_aws_made_it(tmp_path: Path) -> None:
+    """The worker was killed between AWS's answer and the note; two hours later its task is cleared."""
+    kit = Kit(tmp_path)
+    kit.standing()
+    tags = resources.tags(NAME, "dba-team", EXPIRES)
+    blue = kit.rds.add("cluster", "blue", tags)
+    kit.put("provision", {"blue": {**side("blue").document(), "arn": blue.arn, "resource_id": blue.id}})
+    kit.rds.add("deployment", NAME, tags, source=blue)
+    kit.forget("deployment")
+    kit.clock.at = CREATED.replace(tzinfo=None) + timedelta(hours=2)
+    document = steps.create_green(kit.services, NAME)
+    assert document["asked_at"] == CREATED.replace(tzinfo=None).isoformat()
+    assert kit.rds.calls == [], "it is not asked for twice"

@@ -130,6 +130,19 @@ def load(plain: Mapping[str, Any]) -> Readiness:
     )
 
 
+def durations(state: Readiness) -> dict[str, float | None]:
+    """Seconds that each task took, to the interval between two looks; None when its begin or its end was not seen."""
+    begun: dict[str, datetime] = {}
+    found: dict[str, float | None] = {}
+    for at, name, status in state.steps:
+        found.setdefault(name, None)
+        if status == "IN_PROGRESS":
+            begun.setdefault(name, datetime.fromisoformat(at))
+        elif status == "COMPLETED" and name in begun:
+            found[name] = (datetime.fromisoformat(at) - begun[name]).total_seconds()
+    return found
+
+
 def _failed(state: Readiness, seen: Sample) -> str:
     details = f": {seen.details}" if seen.details else ""
     if seen.status in _DEAD or (seen.status in _SWITCHED and state.target == "AVAILABLE"):

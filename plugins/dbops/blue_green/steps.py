@@ -30,6 +30,7 @@ from dbops.blue_green import (
     preflight,
     probes,
     rails,
+    readiness,
     recording,
     replication,
     resources,
@@ -313,7 +314,9 @@ def create_green(services: Services, name: str) -> dict[str, Any]:
             BlueGreenDeploymentName=name, Source=blue.arn, TargetEngineVersion=spec.target.engine_version,
             Tags=resources.tags(name, spec.owner, expires_at(journal)), **{group: f"{name}-green"},
         )["BlueGreenDeployment"]  # fmt: skip
-    document = {"id": made["BlueGreenDeploymentIdentifier"], "asked_at": services.now().isoformat()}
+    asked = made.get("CreateTime") if known else None  # who asked for it was killed before it could note when
+    at = services.now() if asked is None else resources.utc(asked).replace(tzinfo=None)
+    document = {"id": made["BlueGreenDeploymentIdentifier"], "asked_at": at.isoformat()}
     journal.put("deployment", document, services.now())
     return document
 
@@ -351,6 +354,8 @@ def green_ready(services: Services, name: str) -> dict[str, Any]:
         reserved = preflight.run(conn, words=words, overrides=spec.overrides, others=control.IDS)
     late = [result for result in reserved if result.id == "reservedKeywords"]
     aurora, told = _prechecks(services, green, reserved) if spec.form == "cluster" else ([], [])
+    kept = journal.get("readiness")
+    took = readiness.durations(readiness.load(kept)) if kept else {}
     known = journal.require("preflight")["results"]
     told += [
         replace(each, step="green") for each in findings.of_preflight([r for r in late if _result(r) not in known])
@@ -360,8 +365,9 @@ def green_ready(services: Services, name: str) -> dict[str, Any]:
     document = {
         "prechecks": aurora,
         "green": green.document(),
-        "tasks": [{"name": t["Name"], "status": t["Status"]} for t in found.get("Tasks", ())],
-        "creation_s": (services.now() - asked).total_seconds(),
+        "tasks": [{"name": t["Name"], "status": t["Status"], "seconds": took.get(t["Name"])} for t in found.get("Tasks") or ()],
+        # A task that is repeated hours later has seen nothing of the creation.
+        "creation_s": (journal.get("green") or {}).get("creation_s", (services.now() - asked).total_seconds()),
         "results": [_result(result) for result in late],
         "findings": findings.documents(told),
     }  # fmt: skip

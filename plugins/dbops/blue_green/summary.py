@@ -27,6 +27,7 @@ def report(services: Services, name: str, common: Mapping[str, Any]) -> reports.
         *_charts(services, journal, steps),
         *_of_attempts(steps),
         *_of_preflight(steps),
+        *_of_creation(steps),
         *_of_replication(steps),
         *_of_comparison(steps),
         *_of_cost(steps),
@@ -231,6 +232,18 @@ def _of_preflight(steps: Mapping[str, Any]) -> list[reports.Section]:
             )
         )
     return sections
+
+
+def _of_creation(steps: Mapping[str, Any]) -> list[reports.Section]:
+    if not (tasks := steps.get("green", {}).get("tasks")):
+        return []
+    rows = [[t["name"], t["status"], None if t["seconds"] is None else round(t["seconds"] / 60, 1)] for t in tasks]
+    return [
+        reports.Table(
+            title="How green was created", columns=["task", "status", "minutes"], rows=rows,
+            note="Between two looks; empty: its begin or its end was not seen.",
+        )
+    ]  # fmt: skip
 
 
 def _results_table(title: str, results: Sequence[Mapping[str, Any]], file: str) -> reports.Table:
