@@ -22,17 +22,19 @@ client's side. It never changes the cluster or snapshot that blue is made from.
 
 Example: `{"spec": "shop_upgrade", "dry_run": false, "confirm": "shop_upgrade"}`
 
-**Resuming.** All state is in the store (tables `rehearsal*`). Clear a red task, and it goes on; a switchover is never called twice. The
-teardown runs whatever fails. Every task must run on one machine, because probes write to its disk (`DBOPS_RECORDINGS`).
+**Resuming.** All state is in the store (tables `rehearsal*`). A task whose worker died is tried again, and goes on; a switchover is never
+called twice. When a task stays red, the teardown follows at once: then start a new run. With `keep_old` all stands until it expires: clear
+the red task, and it goes on. Every task must run on one machine, because probes write to its disk (`DBOPS_RECORDINGS`).
 
 ### If this fails at 3 am
 
 - **Production was not touched.** Everything that is changed or deleted carries the tag `dbops:rehearsal` and is looked up by its resource
   id just before. You can go back to sleep, unless the alert says that something is left: that costs money by the hour.
 - `plan` or `preflight` red: each check is named with its fix. Nothing (plan), or blue alone (preflight), was made.
-- `provision`, `fill`, `await_green` red: AWS was slow or refused; the message has its reason. Clear the task before the rehearsal expires.
+- `provision`, `fill`, `await_green` red: AWS was slow or refused; the message has its reason. Start a new run when it is gone.
 - `gate` red: lag, an open transaction or DDL stood in the way for too long; each is named. Nothing was switched.
-- `switchover` red: the worker or the connection was lost. AWS goes on by itself. Clear the task: it looks, and does not call again.
+- `switchover` red: the worker or the connection was lost. AWS goes on by itself, and
+  the teardown waits for its end. A task that is tried again looks, and does not call again.
 - `examine` red, "is stuck": members ended differently. Look at the deployment in the RDS console; the old side still has every row.
 - `teardown` red: it lists what is left and what an hour of it costs. Clear it; `blue_green_janitor` tries again when it is expired.
 - A NO-GO is not a failure: the run is green, and the report has the reasons.

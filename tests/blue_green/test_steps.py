@@ -248,3 +248,21 @@ def test_a_deployment_that_is_taken_up_was_asked_for_when_aws_made_it(tmp_path: 
     document = steps.create_green(kit.services, NAME)
     assert document["asked_at"] == CREATED.replace(tzinfo=None).isoformat()
     assert kit.rds.calls == [], "it is not asked for twice"
+
+
+@pytest.mark.parametrize(
+    "step", [steps.provision, steps.check, steps.start_probes, steps.create_green, steps.replicate, steps.compare_sides]
+)
+def test_nothing_goes_on_or_begins_anew_once_the_teardown_has_begun(kit: Kit, step: Any) -> None:
+    """A cleared task would make blue again, beside a journal whose switchover was called long ago."""
+    kit.journal.enter("teardown", kit.clock())
+    with pytest.raises(steps.StepError, match="start a new run"):
+        step(kit.services, NAME)
+    assert kit.rds.calls == []
+
+
+def test_what_is_kept_can_go_on_after_its_teardown(tmp_path: Path) -> None:
+    kit = Kit(tmp_path, keep_old=True)
+    kit.standing()
+    kit.journal.enter("teardown", kit.clock())
+    assert steps.blue_of(kit.journal) == side("blue")

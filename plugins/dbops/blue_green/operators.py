@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 AnyFailureOperator = operators.AnyFailureOperator
 RECORDINGS_VARIABLE = "DBOPS_RECORDINGS"
 STANDING = "What the rehearsal has made stands until its teardown, which runs next; the source was only read."
-CLEAR = "Clear the red task while the rehearsal is not expired: it goes on from the journal. Or let the teardown take all away."
+CLEAR = (
+    "If the spec says keep_old, clear the red task before the rehearsal expires: it goes on from the journal. "
+    "Else the teardown takes all away; start a new run."
+)
 UNHARMED = "AWS ends a switchover by itself, or rolls it back; this task only looks. Nothing was called twice."
 EXPIRED = "expired"
 MAX_PREFIX = 30

@@ -184,6 +184,7 @@ def plan(services: Services, name: str) -> dict[str, Any]:
 def provision(services: Services, name: str) -> dict[str, Any]:
     """Make blue, and wait until it serves."""
     journal = services.journal(name)
+    require_standing(journal)
     spec = spec_of(journal)
     journal.enter("provision", services.now())
     maker = maker_of(services, journal)
@@ -207,8 +208,15 @@ def maker_of(services: Services, journal: Journal) -> Maker:
     return Maker(services.rds, spec, journal.rehearsal, tags, services.waiting("blue"), services.now)
 
 
+def require_standing(journal: Journal) -> None:
+    """Refuse to go on with a rehearsal that is being, or has been, removed: its journal is of resources that are gone. Raises StepError."""
+    if not spec_of(journal).keep_old and "teardown" in {phase for _, phase in journal.phases()}:
+        raise StepError(f"the teardown of {journal.rehearsal} has begun, so it cannot go on; start a new run")
+
+
 def blue_of(journal: Journal) -> Side:
-    """Blue as it was before any switchover."""
+    """Blue as it was before any switchover. Raises StepError when the teardown has begun to take it away."""
+    require_standing(journal)
     return blue_side.side(journal.require("provision")["blue"])
 
 
