@@ -115,3 +115,11 @@ def test_calls_that_change_something_are_logged_with_their_request_id(caplog: py
                 DBClusterParameterGroupName="g", DBParameterGroupFamily="aurora-mysql8.0", Description="d"
             )
     assert "AWS call CreateDBClusterParameterGroup: HTTP 200, request id" in caplog.text
+
+
+@pytest.mark.parametrize("spec_name", ["shop__upgrade", "shop_", "a" * 23 + "__b", "0__0"])
+def test_a_name_never_has_two_hyphens_in_a_row(spec_name: str) -> None:
+    """RDS takes none, and would say so only after the parameter groups are made."""
+    name = operators.rehearsal_name(spec_name, "blue_green_rehearsal/manual__2026-01-01")
+    assert "--" not in name
+    assert name.startswith("dbops-")

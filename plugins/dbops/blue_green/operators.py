@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ class _RehearsalOperator(operators.RoomOperator["RehearsalSpec"]):
 
 def rehearsal_name(spec: str, run: str) -> str:
     """``dbops-<spec>-<8 hex digits of the run>``: an identifier that RDS takes, also with what it appends."""
-    stem = f"dbops-{spec.replace('_', '-')}"[:MAX_PREFIX].rstrip("-")
+    stem = f"dbops-{re.sub('_+', '-', spec)}"[:MAX_PREFIX].rstrip("-")
     return f"{stem}-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
 
 
