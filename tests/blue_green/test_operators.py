@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from dbops.blue_green import operators
+from dbops.blue_green import operators, waits
 from dbops.blue_green.spec import RehearsalSpec
 from dbops.operators import Stopped
 
@@ -123,3 +123,29 @@ def test_a_name_never_has_two_hyphens_in_a_row(spec_name: str) -> None:
     name = operators.rehearsal_name(spec_name, "blue_green_rehearsal/manual__2026-01-01")
     assert "--" not in name
     assert name.startswith("dbops-")
+
+
+def test_a_place_that_cannot_be_reached_keeps_the_janitor_from_no_other(
+    spec: RehearsalSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = spec.model_copy(update={"placement": spec.placement.model_copy(update={"region": "us-east-1"})})
+    swept = []
+
+    def services(of: RehearsalSpec, _: str) -> Any:
+        if of is away:
+            raise ConnectionError("no route to us-east-1")
+        return of
+
+    def sweep(of: Any, **_: Any) -> list[str]:
+        swept.append(of)
+        return []
+
+    monkeypatch.setattr(operators.specs, "load_all", lambda *_: [away, spec])
+    monkeypatch.setattr(operators, "build_services", services)
+    monkeypatch.setattr(waits, "sweep", sweep)
+    monkeypatch.setattr(operators.operators, "refuse_unknown_conf", lambda _: None)
+    monkeypatch.setattr(operators.operators, "is_scheduled", lambda _: True)
+    monkeypatch.setattr(operators.operators, "run_label", lambda _: "blue_green_janitor/x")
+    with pytest.raises(Stopped, match="us-east-1: ConnectionError: no route"):
+        operators.SweepOperator(task_id="sweep").execute({"params": {"dry_run": True}})  # type: ignore[typeddict-item]
+    assert swept == [spec]

@@ -516,7 +516,7 @@ class SweepOperator(BaseOperator):
     """Remove rehearsals that are expired, of every spec's account and region."""
 
     def execute(self, context: Context) -> None:
-        """Raises Stopped when something expired is left."""
+        """Raises Stopped when something expired is left, or a place could not be looked at."""
         from dbops.blue_green import waits
 
         params = context["params"]
@@ -535,8 +535,11 @@ class SweepOperator(BaseOperator):
         places = {(spec.aws_connection, spec.placement.region): spec for spec in found}
         left: list[str] = []
         for spec in places.values():
-            services = build_services(spec, operators.run_label(context))
-            left += waits.sweep(services, dry_run=dry_run, say=lambda text: self.log.info("%s", text))
+            try:
+                services = build_services(spec, operators.run_label(context))
+                left += waits.sweep(services, dry_run=dry_run, say=lambda text: self.log.info("%s", text))
+            except Exception as error:  # the other places still have to be swept
+                left.append(f"{spec.aws_connection} in {spec.placement.region}: {type(error).__name__}: {error}")
         if left:
             raise Stopped(
                 f"left: {'; '.join(left)}", happened="Everything else that is expired is gone.",
