@@ -12,6 +12,7 @@ from conftest import ROOT
 from dbops.blue_green import operators, waits
 from dbops.blue_green.spec import RehearsalSpec
 from dbops.operators import Stopped
+from tests.blue_green.steps_kit import NAME, Kit
 
 
 @pytest.fixture
@@ -149,3 +150,20 @@ def test_a_place_that_cannot_be_reached_keeps_the_janitor_from_no_other(
     with pytest.raises(Stopped, match="us-east-1: ConnectionError: no route"):
         operators.SweepOperator(task_id="sweep").execute({"params": {"dry_run": True}})  # type: ignore[typeddict-item]
     assert swept == [spec]
+
+
+def test_a_spec_whose_file_is_changed_or_removed_meanwhile_is_run_to_its_end_as_it_began(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else the teardown would look in another region, find nothing, and call it removed."""
+    kit = Kit(tmp_path)
+    monkeypatch.setattr(operators.connections, "engine", lambda _: kit.store)
+    monkeypatch.setenv("DBOPS_SPECS_DIR", str(tmp_path))
+    teardown = operators.TeardownOperator(task_id="teardown")
+    monkeypatch.setattr(teardown, "name", lambda _: NAME)
+    assert teardown.chosen_spec({"params": {"spec": "shop"}}) == kit.spec  # type: ignore[typeddict-item]
+    kit.forget("begin")
+    with pytest.raises(Stopped, match="shop"):
+        teardown.chosen_spec({"params": {"spec": "shop"}})  # type: ignore[typeddict-item]
+    with pytest.raises(Stopped, match="spec is empty"):
+        teardown.chosen_spec({"params": {}})  # type: ignore[typeddict-item]

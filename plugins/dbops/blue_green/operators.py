@@ -55,7 +55,24 @@ class _RehearsalOperator(operators.RoomOperator["RehearsalSpec"]):
         return (StepError, RailError, JournalError, BlueError, PriceError)
 
     def chosen_spec(self, context: Context) -> RehearsalSpec:
-        """The spec that the conf names. Raises Stopped when there is none."""
+        """The spec as this run has begun it, whatever became of its file since; before that, the one that the conf names."""
+        return self._begun(context) or self.named_spec(context)
+
+    def _begun(self, context: Context) -> RehearsalSpec | None:
+        from sqlalchemy.exc import DBAPIError
+
+        from dbops.blue_green.journal import Journal
+
+        if not context["params"].get("spec"):
+            return None
+        try:
+            found = Journal(connections.engine(connections.STORE), self.name(context)).get("begin")
+        except DBAPIError:  # no rehearsal ever began here, or the store is away, which the step itself will say
+            return None
+        return None if found is None else self.model().model_validate(found["spec"])
+
+    def named_spec(self, context: Context) -> RehearsalSpec:
+        """The spec of the file that the conf names. Raises Stopped when there is none."""
         name = context["params"].get("spec")
         if not name:
             known = ", ".join(specs.names(self.room)) or "none"
@@ -146,7 +163,7 @@ class BeginOperator(_RehearsalOperator):
             operators.refuse_unknown_conf(context)
         except guardrails.Refused as error:
             raise Stopped(str(error), happened=UNTOUCHED, safe_next=CORRECT_FORM) from error
-        spec = self.merged(self.chosen_spec(context), params)
+        spec = self.merged(self.named_spec(context), params)
         if not params["dry_run"] and params.get("confirm") != spec.name:
             raise Stopped(
                 f"confirm is {params.get('confirm')!r}: type {spec.name!r} to let this run create, switch over and delete",
