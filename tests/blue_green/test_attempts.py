@@ -10,6 +10,7 @@ import pytest
 
 from dbops.blue_green import acknowledged, attempt, attempts, checks, recording, switchover
 from dbops.blue_green import blue as blue_side
+from dbops.blue_green.steps import StepError
 from dbops.blue_green.switchover import Event, Outcome
 from tests.blue_green.steps_kit import BEGAN, NAME, Kit, recorded, side
 from tests.blue_green.steps_kit import attempts as probed
@@ -110,3 +111,71 @@ def test_an_attempt_that_no_probe_saw_is_examined_all_the_same(kit: Kit, monkeyp
     assert (document["outcome"], document["phases"]) == ("COMPLETED", [])
     assert [f["weight"] for f in document["findings"]] == ["blocker"]
     assert "no probe" in document["findings"][0]["text"]
+
+
+def test_the_gate_starts_probers_that_died_since(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them there is no heartbeat, so it would never open."""
+    started = []
+    monkeypatch.setattr(attempts.probes, "is_running", lambda path: "blue" in path.name)
+    monkeypatch.setattr(attempts.probes, "start", lambda settings: started.append(settings.path.name))
+    monkeypatch.setattr(attempts, "obstacles", lambda *_: [])
+    assert attempts.gate(kit.services, NAME, 1)["passed"]
+    assert started == [f"{NAME}-green.jsonl"]
+
+
+def test_a_gate_that_does_not_open_names_who_stands_in_the_way(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts.probes, "is_running", lambda _: True)
+    monkeypatch.setattr(attempts, "obstacles", lambda *_: ["transaction: connection 7 of root@app, 99 s"])
+    with pytest.raises(StepError, match="connection 7 of root@app"):
+        attempts.gate(kit.services, NAME, 1)
+    assert kit.clock.at >= BEGAN + timedelta(minutes=15)
+
+
+def test_a_gate_needs_its_samples_in_a_row_and_tells_what_it_waited_for(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[list[str]] = [
+        ["lag by heartbeat: 9.0 s, limit 1 s"],
+        [],
+        [],
+        ["lag by CloudWatch: unknown"],
+        [],
+        [],
+        [],
+    ]
+    monkeypatch.setattr(attempts.probes, "is_running", lambda _: True)
+    monkeypatch.setattr(attempts, "obstacles", lambda *_: answers.pop(0))
+    document = attempts.gate(kit.services, NAME, 1)
+    assert (answers, document["waited_for"]) == ([], ["lag by CloudWatch", "lag by heartbeat"])
+
+
+def test_nothing_is_waited_for_once_aws_may_have_begun(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    note(kit, 1, "WAITING", 1)
+    monkeypatch.setattr(attempts, "obstacles", lambda *_: pytest.fail("it is too late to wait"))
+    assert attempts.gate(kit.services, NAME, 1) == {"passed": True}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "due"),
+    [
+        ([], True),
+        (["ROLLED_BACK"], True),
+        (["COMPLETED"], False),
+        (["ROLLED_BACK", "COMPLETED"], False),
+        (["ROLLED_BACK"] * 3, False),
+    ],
+)
+def test_a_rung_is_due_while_the_ladder_has_one_and_none_succeeded(kit: Kit, outcomes: list[str], *, due: bool) -> None:
+    for number, outcome in enumerate(outcomes, start=1):
+        kit.put(f"attempt_{number}", {"outcome": outcome})
+    assert attempts.is_due(kit.journal, len(outcomes) + 1) is due
+    kit.put("breaking", {})
+    assert not attempts.is_due(kit.journal, len(outcomes) + 1)
+
+
+@pytest.mark.parametrize(("before", "said"), [(None, "left nothing"), ("STUCK", "is stuck")])
+def test_no_rung_follows_one_that_is_stuck_or_unknown(kit: Kit, before: str | None, said: str) -> None:
+    if before:
+        kit.put("attempt_1", {"outcome": before, "reason": "x"})
+    with pytest.raises(StepError, match=said):
+        attempts.is_due(kit.journal, 2)

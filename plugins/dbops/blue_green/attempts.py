@@ -42,6 +42,7 @@ from dbops.blue_green.steps import (
     green_of,
     lag_now,
     mark,
+    probe,
     recording_paths,
     spec_of,
 )
@@ -107,6 +108,8 @@ def gate(services: Services, name: str, number: int) -> dict[str, Any]:
     if was_called(journal, number):
         return {"passed": True}  # there is nothing to hold back any more
     spec = spec_of(journal)
+    for side, target in (("blue", blue_of(journal)), ("green", green_of(journal))):
+        probe(services, name, side, target)  # one that was killed since is needed for the heartbeat
     mark(services, name, f"gate {number}")
     began, streak, waited = services.now(), 0, set[str]()
     end = began + timedelta(minutes=spec.gate.wait_minutes)
