@@ -55,6 +55,8 @@ class Side:
     engine_version: str
     members: tuple[Member, ...]
     parameter_group: str
+    reader: tuple[str, int] | None = None
+    """Where clients read from, if the cluster has readers."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -78,7 +80,9 @@ class Side:
 
 def side(document: Mapping[str, Any]) -> Side:
     """The side that :meth:`Side.document` gave."""
-    return Side(**{**document, "members": tuple(Member(**member) for member in document["members"])})
+    reader = document.get("reader")
+    members = tuple(Member(**member) for member in document["members"])
+    return Side(**{**document, "members": members, "reader": reader and (reader[0], reader[1])})
 
 
 @dataclass(frozen=True)
@@ -364,6 +368,7 @@ def to_side(found: Mapping[str, Any], is_cluster: bool) -> Side:
     return Side(
         found["DBClusterIdentifier"], found["DbClusterResourceId"], found["DBClusterArn"], found["Endpoint"], int(found["Port"]),
         found["EngineVersion"], members, found.get("DBClusterParameterGroup", ""),
+        (found["ReaderEndpoint"], int(found["Port"])) if len(members) > 1 and found.get("ReaderEndpoint") else None,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, conf
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dbops import connections, guardrails, operators, specs
+from dbops import alerting, connections, guardrails, operators, reports, specs
 from dbops.operators import CORRECT_FORM, UNTOUCHED, Stopped
 
 if TYPE_CHECKING:
@@ -526,7 +526,19 @@ class ReportOperator(_RehearsalOperator):
                 self.common(context, spec.aws_connection, _versions(services, self.name(context))),
             )
             self.publish(context, report, spec.aws_connection)
+            if not context["params"]["dry_run"]:
+                self._tell(spec, report)
         return report.verdict.value
+
+    def _tell(self, spec: RehearsalSpec, report: reports.Report) -> None:
+        """One message at the end; that it could not be sent is logged and fails nothing."""
+        figures = [f"{f.label}: {f.value} {f'({f.note})' if f.note else ''}".rstrip() for f in report.figures]
+        alerting.notify(
+            "INFO" if report.verdict is reports.Verdict.OK else "WARNING",
+            f"blue_green_rehearsal {spec.name}: {report.reasons[0]}",
+            "\n".join([*report.reasons[1:], "", *figures]),
+            spec.aws_connection,
+        )
 
 
 class SweepOperator(BaseOperator):

@@ -12,9 +12,19 @@ from dbops.blue_green.findings import Conclusion, Finding
 from dbops.blue_green.journal import Journal
 from dbops.blue_green.recording import SECOND
 from dbops.blue_green.resources import Resource
-from dbops.blue_green.steps import GREEN_LANE, REFUSED_LANE, Services, recording_paths, spec_of
+from dbops.blue_green.steps import (
+    GREEN_LANE,
+    READER_LANE,
+    REFUSED_LANE,
+    RESOLVE_LANE,
+    Services,
+    recording_paths,
+    spec_of,
+)
 
 MEASURES = (("write", "blue_write"), ("read", "blue_read"), ("connect", "blue_write"))
+READER = ("reader", READER_LANE)
+"""Measured as well where the cluster has readers."""
 AROUND_S = 15
 """Seconds before the call and after the end that a chart of an attempt shows."""
 
@@ -28,11 +38,12 @@ def measure(services: Services, name: str) -> dict[str, Any]:
     found: list[Finding] = []
     for number, (since, until) in spans(seen, steps).items():
         rows = downtime[str(number)] = {}
-        for what, lane in MEASURES:
+        for what, lane in (*MEASURES, *([READER] if READER_LANE in seen.kinds else [])):
             if not outages.was_probed(seen, lane, since, until):
                 found.append(Finding("measured", "blocker", f"attempt {number}: no probe looked ({what})"))
                 continue
-            down = outages.measure(seen, lane, what, since=since, until=until)  # type: ignore[arg-type]
+            measured = "read" if what == READER[0] else what
+            down = outages.measure(seen, lane, measured, since=since, until=until)  # type: ignore[arg-type]
             rows[what] = {k: v for k, v in asdict(down).items() if k != "outages"}
             if not down.is_over:
                 found.append(
@@ -55,11 +66,23 @@ def measure(services: Services, name: str) -> dict[str, Any]:
     figures = _figures(steps, downtime, behind)
     document = {
         "period_ms": seen.period / 1e6, "downtime": downtime, "lag": asdict(behind), "torn_lines": seen.torn_lines,
-        "figures": figures, "findings": findings.documents(found),
+        "addresses": addresses(seen), "figures": figures, "findings": findings.documents(found),
     }  # fmt: skip
     journal.put("measured", document, services.now())
     journal.keep_figures(figures)
     return document
+
+
+def addresses(seen: recording.Recording) -> list[dict[str, Any]]:
+    """Each time that blue's name began to lead elsewhere, or could not be looked up: the phase, and the address ("" = none)."""
+    found: list[dict[str, Any]] = []
+    for attempt in seen.lanes.get(RESOLVE_LANE, ()):
+        address = attempt.server or ""
+        if not found or found[-1]["address"] != address:
+            found.append(
+                {"phase": seen.phase_at(attempt.sent), "wall": attempt.sent + seen.wall_offset, "address": address}
+            )
+    return found
 
 
 def _figures(steps: Mapping[str, Any], downtime: Mapping[str, Any], behind: lag.LagSummary) -> dict[str, float]:
@@ -67,7 +90,7 @@ def _figures(steps: Mapping[str, Any], downtime: Mapping[str, Any], behind: lag.
     for number, of in downtime.items():
         if steps[f"attempt_{number}"]["outcome"] == "COMPLETED":
             found["switchover_s"] = steps[f"attempt_{number}"]["duration_s"]
-            found |= {f"{what}_downtime_s": of[what]["longest_s"] for what, _ in MEASURES if what in of}
+            found |= {f"{what}_downtime_s": down["longest_s"] for what, down in of.items()}
     if "green" in steps:
         found["green_creation_s"] = steps["green"]["creation_s"]
     for figure, value in (("lag_p95_s", behind.p95_s), ("lag_max_s", behind.max_s)):

@@ -46,7 +46,8 @@ from dbops.blue_green.preflight import Result
 from dbops.blue_green.recording import Kind
 from dbops.blue_green.spec import RehearsalSpec
 
-BLUE_LANES: dict[str, Kind] = {"blue_write": "write", "blue_read": "read"}
+RESOLVE_LANE, READER_LANE = "blue_resolve", "blue_reader"
+BLUE_LANES: dict[str, Kind] = {"blue_write": "write", "blue_read": "read", RESOLVE_LANE: "resolve"}
 GREEN_LANE, REFUSED_LANE = "green_read", "green_refused"
 GREEN_LANES: dict[str, Kind] = {GREEN_LANE: "read", REFUSED_LANE: "refused_write"}
 WRITTEN = (probes.TABLE, arms.TABLE)
@@ -265,7 +266,9 @@ def probe(services: Services, name: str, side: str, target: Side) -> dict[str, A
     path = recording_paths(services, name)[side]
     endpoint = services.endpoint(target.address, name)
     kinds = BLUE_LANES if side == "blue" else GREEN_LANES
-    lanes = tuple(probes.Lane(name=lane, kind=kind, endpoint=endpoint) for lane, kind in kinds.items())
+    lanes = [probes.Lane(name=lane, kind=kind, endpoint=endpoint) for lane, kind in kinds.items()]
+    if side == "blue" and target.reader is not None:
+        lanes.append(probes.Lane(name=READER_LANE, kind="read", endpoint=services.endpoint(target.reader, name)))
     if not probes.is_running(path):
         left = (expires_at(journal) - services.now()).total_seconds()
         probes.start(
@@ -273,12 +276,12 @@ def probe(services: Services, name: str, side: str, target: Side) -> dict[str, A
                 run=name,
                 path=path,
                 schema_name=SCHEMA,
-                lanes=lanes,
+                lanes=tuple(lanes),
                 period_ms=spec.probe_period_ms,
                 max_seconds=max(60, int(left)),
             )
         )
-    document = {"path": str(path), "lanes": dict(kinds)}
+    document = {"path": str(path), "lanes": {lane.name: lane.kind for lane in lanes}}
     journal.put(f"probes_{side}", document, services.now())
     return document
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from dbops import reports
@@ -73,7 +74,7 @@ def _headline(steps: Mapping[str, Any]) -> list[reports.Figure]:
     )
     number = next((name[8:] for name, d in steps.items() if d is success and name.startswith("attempt_")), "")
     down = steps.get("measured", {}).get("downtime", {}).get(number, {})
-    for what in ("write", "read", "connect"):
+    for what in ("write", "read", "connect", "reader"):
         if what in down:
             one = down[what]
             found.append(
@@ -194,6 +195,15 @@ def _of_attempts(steps: Mapping[str, Any]) -> list[reports.Section]:
             note="The downtime of clients is not the duration that the API shows; both are reported.",
         )
     )  # fmt: skip
+    if len(led := steps.get("measured", {}).get("addresses", ())) > 1:
+        rows = [
+            [str(datetime.fromtimestamp(a["wall"] / 1e9, UTC))[:23], a["phase"], a["address"] or "not found"]
+            for a in led
+        ]
+        title = "Where blue's name led, as the worker's resolver saw it"
+        found.append(
+            reports.Table(title=title, columns=["from, UTC", "phase", "address"], rows=rows, file="addresses", shown=20)
+        )
     if causes:
         found.append(
             reports.Table(
