@@ -179,3 +179,42 @@ def test_no_rung_follows_one_that_is_stuck_or_unknown(kit: Kit, before: str | No
         kit.put("attempt_1", {"outcome": before, "reason": "x"})
     with pytest.raises(StepError, match=said):
         attempts.is_due(kit.journal, 2)
+
+
+def verified(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, *, version: str = "8.0.39", old: str = "blue-old1", refuses: bool = True
+) -> list[str]:
+    """Green has taken over blue's name and address; what verify holds against it."""
+    green = side("green")
+    new = replace(green, identifier="blue", host=side("blue").host, engine_version="8.0.mysql_aurora.3.04.0")
+    monkeypatch.setattr(blue_side, "to_side", lambda *_: new)
+    monkeypatch.setattr(attempts.mysql, "scalar", lambda *_: version)
+    monkeypatch.setattr(attempts, "_old_side", lambda *_: (replace(side("blue"), identifier=old), refuses))
+    return [f["text"] for f in attempts.verify(kit.services, NAME)["findings"]]
+
+
+def test_a_success_is_verified(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verified(kit, monkeypatch) == []
+
+
+@pytest.mark.parametrize("version", ["8.4.3", "5.7.44-log", "80.0.1"])
+def test_another_version_behind_the_old_endpoint_is_told(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    assert verified(kit, monkeypatch, version=version) == [
+        f"the old endpoint answers with version {version}, not {'.'.join(kit.spec.target.engine_version.split('.')[:2])}"
+    ]
+
+
+def test_an_old_side_that_takes_writes_or_has_kept_its_name_is_told(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verified(kit, monkeypatch, refuses=False) == ["the old side blue-old1 accepts writes"]
+    assert verified(kit, monkeypatch, old="blue-green-abcdef") == [
+        "the old side is called blue-green-abcdef, not blue-oldN"
+    ]
+
+
+def test_lost_writes_and_none_at_all_are_told(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acknowledged, "check", lambda *_: acknowledged.AcknowledgedCheck(9, (3,), (), 0, 9, 9))
+    assert verified(kit, monkeypatch) == ["1 acknowledged writes are lost, 0 are there more than once"]
+    monkeypatch.setattr(acknowledged, "check", lambda *_: acknowledged.AcknowledgedCheck(0, (), (), 0, None, None))
+    assert verified(kit, monkeypatch) == ["no write was acknowledged, so nothing is proven about lost writes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -375,7 +376,7 @@ def verify(services: Services, name: str) -> dict[str, Any]:
         writable = checks.is_writable(conn, SCHEMA, arms.TABLE)
         counted = acknowledged.check(conn, recording.read(list(recording_paths(services, name).values())), SCHEMA)
     old, refusal = _old_side(services, journal, blue, is_cluster)
-    wanted = spec.target.engine_version.split(".")[0]
+    wanted = spec.target.engine_version.split(".")[:2]
     lost, doubled = len(counted.lost), len(counted.duplicated)
     staying = {m.resource_id for m in green.members} - {m.resource_id for m in new.members}
     facts = [
@@ -386,9 +387,16 @@ def verify(services: Services, name: str) -> dict[str, Any]:
         (new.address != blue.address, f"the endpoint moved from {blue.address} to {new.address}"),
         (staying, f"members of green are not in the new production: {', '.join(sorted(staying))}"),
         (not writable, "the new production is not writable"),
-        (version.split(".")[0] != wanted, f"the old endpoint answers with version {version}, not {wanted}"),
+        (
+            version.split(".")[:2] != wanted,
+            f"the old endpoint answers with version {version}, not {'.'.join(wanted)}",
+        ),
         (lost or doubled, f"{lost} acknowledged writes are lost, {doubled} are there more than once"),
         (not counted.acknowledged, "no write was acknowledged, so nothing is proven about lost writes"),
+        (
+            re.fullmatch(rf"{re.escape(blue.identifier)}-old\d+", old.identifier) is None,
+            f"the old side is called {old.identifier}, not {blue.identifier}-oldN",
+        ),
         (not refusal, f"the old side {old.identifier} accepts writes"),
     ]
     found = [Finding("verify", "blocker", text) for wrong, text in facts if wrong]
