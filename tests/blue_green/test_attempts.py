@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,3 +219,117 @@ def test_lost_writes_and_none_at_all_are_told(kit: Kit, monkeypatch: pytest.Monk
     assert verified(kit, monkeypatch) == ["1 acknowledged writes are lost, 0 are there more than once"]
     monkeypatch.setattr(acknowledged, "check", lambda *_: acknowledged.AcknowledgedCheck(0, (), (), 0, None, None))
     assert verified(kit, monkeypatch) == ["no write was acknowledged, so nothing is proven about lost writes"]
+
+
+class Once:
+    """RDS whose switchover is counted; `then` happens after AWS has taken the call."""
+
+    def __init__(self, kit: Kit, then: BaseException | None = None, status: str = "AVAILABLE") -> None:
+        self.kit, self.then, self.status, self.called = kit, then, status, 0
+
+    def describe_blue_green_deployments(self, **_: Any) -> dict[str, Any]:
+        return {
+            "BlueGreenDeployments": [{"Status": self.status, "Source": side("blue").arn, "Target": side("green").arn}]
+        }
+
+    def describe_db_clusters(self, **_: Any) -> dict[str, Any]:
+        return {"DBClusters": [{"DBClusterMembers": [{"DBInstanceIdentifier": "blue-1"}]}]}
+
+    def describe_events(self, **_: Any) -> dict[str, Any]:
+        return {"Events": []}
+
+    def switchover_blue_green_deployment(self, **arguments: Any) -> dict[str, Any]:
+        self.called += 1
+        assert arguments == {"BlueGreenDeploymentIdentifier": "bgd-1", "SwitchoverTimeout": 60}
+        if self.then is not None:
+            raise self.then
+        return {}
+
+
+def callable_kit(kit: Kit, monkeypatch: pytest.MonkeyPatch, once: Once) -> list[str]:
+    """Rails, companions and SQL of the call say yes; what they were asked is listed."""
+    asked: list[str] = []
+    monkeypatch.setattr(attempts.rails, "require_ours", lambda *a, **_: asked.append(f"rails {a[1]}"))
+    monkeypatch.setattr(attempts, "hold", lambda *_: asked.append("hold"))
+    monkeypatch.setattr(attempts.holders, "evidence", lambda _: attempts.ladder.Evidence())
+    monkeypatch.setattr(attempts.mysql, "scalar", lambda *_: 3)
+    kit.services = replace(kit.services, once=once)
+    return asked
+
+
+def test_a_worker_that_is_killed_in_the_call_does_not_call_again(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = Once(kit, SystemExit("kill -9"))
+    asked = callable_kit(kit, monkeypatch, once)
+    with pytest.raises(SystemExit):
+        attempts.call(kit.services, NAME, 1)
+    assert attempts.was_called(kit.journal, 1)
+    assert attempts.call(kit.services, NAME, 1).outcome == "WAITING"
+    assert once.called == 1
+    assert asked == ["rails cluster", "rails deployment", "hold"], "what an attempt meets is set up once"
+
+
+def test_a_worker_that_is_killed_before_the_call_calls_it_when_it_is_back(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = Once(kit)
+    asked = callable_kit(kit, monkeypatch, once)
+
+    def killed(*_: Any) -> None:
+        raise SystemExit("kill -9")
+
+    monkeypatch.setattr(attempts, "hold", killed)
+    with pytest.raises(SystemExit):
+        attempts.call(kit.services, NAME, 1)
+    assert (once.called, attempts.was_called(kit.journal, 1)) == (0, False)
+    callable_kit(kit, monkeypatch, once)
+    attempts.call(kit.services, NAME, 1)
+    attempts.call(kit.services, NAME, 1)
+    assert (once.called, asked.count("hold")) == (1, 0)
+
+
+def test_what_the_rails_refuse_is_not_called(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = Once(kit)
+    callable_kit(kit, monkeypatch, once)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise attempts.rails.RailError("it is not of a rehearsal")
+
+    monkeypatch.setattr(attempts.rails, "require_ours", refused)
+    with pytest.raises(attempts.rails.RailError):
+        attempts.call(kit.services, NAME, 1)
+    assert once.called == 0
+
+
+def test_a_switchover_that_somebody_else_has_called_is_followed(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = Once(kit, status="SWITCHOVER_IN_PROGRESS")
+    callable_kit(kit, monkeypatch, once)
+    attempts.call(kit.services, NAME, 1)
+    assert (once.called, attempts.was_called(kit.journal, 1)) == (0, True)
+
+
+def test_the_ladder_recommends_from_what_was_examined(kit: Kit) -> None:
+    note(kit, 1, "ROLLED_BACK", 20)
+    attempts.examine(kit.services, NAME, 1)
+    note(kit, 2, "COMPLETED", 80, called_at=CALLED + timedelta(minutes=2))
+    attempts.examine(kit.services, NAME, 2)
+    document = attempts.conclude_ladder(kit.services, NAME)
+    assert document["recommended_s"] == 240
+    assert [f["weight"] for f in document["findings"]] == ["warning"], "60 s was not enough, and no fault was asked for"
+
+
+def test_a_roll_back_that_was_asked_for_is_no_finding_and_no_success_is(tmp_path: Path) -> None:
+    kit = Kit(tmp_path, faults=[{"attempt": 1, "kind": "long_transaction"}])
+    evidence: dict[str, Any] = {}
+    kit.put("attempt_1", {
+        "timeout_s": 60, "outcome": "ROLLED_BACK", "duration_s": 60, "reason": "x", "causes": [], "findings": [], "evidence": evidence,
+    })  # fmt: skip
+    assert [f["weight"] for f in attempts.conclude_ladder(kit.services, NAME)["findings"]] == ["blocker"]
+    assert attempts.conclude_ladder(kit.services, NAME)["recommended_s"] is None
+
+
+def test_an_attempt_that_is_not_over_cannot_be_examined(kit: Kit) -> None:
+    note(kit, 1, "WAITING", 1)
+    with pytest.raises(StepError, match="not over"):
+        attempts.examine(kit.services, NAME, 1)
+    assert attempts.was_called(kit.journal, 1)
+    assert not attempts.was_called(kit.journal, 2)
