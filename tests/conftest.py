@@ -15,6 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ != "conftest":  # pytest's own name for it
+    raise ImportError(
+        "write `from conftest import ...`: a second copy of this module would move AIRFLOW_HOME under Airflow's feet"
+    )
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(tempfile.mkdtemp(prefix="dbops-airflow-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)

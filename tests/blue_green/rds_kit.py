@@ -10,12 +10,12 @@ from typing import Any
 from unittest import mock
 
 import boto3
+from conftest import ACCOUNT, REGION
 from moto import mock_aws
 from moto.rds import models
 
 from dbops.blue_green import resources
 from dbops.blue_green.spec import RehearsalSpec
-from tests.conftest import ACCOUNT, REGION
 
 NOW = datetime(2026, 3, 1, 3, 0)
 EXPIRES = datetime(2026, 3, 1, 9, 0)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
+from conftest import ACCOUNT, REGION
 
 from dbops.blue_green import recording
 from dbops.blue_green.blue import Member, Side
@@ -17,7 +18,6 @@ from dbops.blue_green.recording import SECOND, Attempt, Recording
 from dbops.blue_green.steps import Services
 from tests.blue_green.fake_rds import AwsError, FakeRds
 from tests.blue_green.rds_kit import spec
-from tests.conftest import ACCOUNT, REGION
 
 NAME, RUN = "dbops-shop-00000001", "blue_green_rehearsal/manual"
 BEGAN = datetime(2026, 3, 1, 3, 0)

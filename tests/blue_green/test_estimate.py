@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
+from conftest import ACCOUNT
 
 from dbops.blue_green import cost, estimate
 from dbops.blue_green.resources import Kind, Resource
 from tests.blue_green import rds_kit
-from tests.conftest import ACCOUNT
 
 TODAY = date(2026, 2, 1)
 PLACEMENT = {"region": "us-east-1", "accounts": [ACCOUNT], "instance_class": "db.r5.large", "readers": 1}

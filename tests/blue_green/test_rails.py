@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import pytest
+from conftest import ACCOUNT, REGION
 
 from dbops.blue_green import rails, resources
 from dbops.blue_green.cost import Cost
 from dbops.blue_green.rails import RailError
 from tests.blue_green import rds_kit
 from tests.blue_green.rds_kit import EXPIRES, NAME, NOW, OTHER, TAGS
-from tests.conftest import ACCOUNT, REGION
 
 
 @pytest.fixture

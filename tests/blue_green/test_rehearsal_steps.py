@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REGION
 
 from dbops.blue_green import blue as blue_side
 from dbops.blue_green import (
@@ -32,7 +33,6 @@ from dbops.blue_green.recording import SECOND, Attempt
 from tests.blue_green.fake_rds import CREATED
 from tests.blue_green.rds_kit import EXPIRES
 from tests.blue_green.steps_kit import NAME, Kit, recorded, side
-from tests.conftest import REGION
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from dbops.blue_green import load
 from dbops.blue_green.spec import Data
-from tests.conftest import ROOT
 from tests.lab.replica_kit import MASTER, PASSWORD, Side, one
 
 pytestmark = pytest.mark.lab
