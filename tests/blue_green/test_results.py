@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dbops.blue_green import attempts, operators, recording, resources, results, steps, waits
+from dbops.blue_green import attempts, operators, recording, resources, results, steps, summary, waits
 from dbops.blue_green.companion import CompanionError
+from dbops.blue_green.journal import Journal
 from dbops.blue_green.recording import SECOND
 from dbops.operators import Stopped
 from tests.blue_green.rds_kit import EXPIRES
@@ -147,3 +148,34 @@ def test_a_write_that_green_accepted_at_any_time_blocks(kit: Kit, monkeypatch: p
     ]
     assert [[f["weight"] for f in each] for each in found] == [[], ["blocker"], []]
     assert "green accepted 10 writes" in found[1][0]["text"]
+
+
+def text_of_runbook(kit: Kit, figures: dict[str, float]) -> str:
+    kit.put("ladder", {"recommended_s": 180, "rule": "max(180)", "findings": []})
+    kit.put("measured", {"figures": figures, "findings": []})
+    shown = summary._runbook(kit.spec, kit.journal.steps(), results.conclude(kit.journal))
+    return str(shown[0].model_dump()["body"])
+
+
+def test_the_runbook_says_what_was_measured_and_what_was_not(kit: Kit) -> None:
+    known = text_of_runbook(kit, {"write_downtime_s": 1.25, "switchover_s": 31, "green_creation_s": 600})
+    for words in (
+        "writes to fail for about 1.2 s",
+        "the API to take about 31 s",
+        "(here: 10 min)",
+        "SwitchoverTimeout 180",
+    ):
+        assert words in known
+    unknown = text_of_runbook(kit, {})
+    assert " 0.0 s" not in unknown
+    assert unknown.count("(not measured)") == 3
+
+
+def test_figures_stand_beside_those_of_earlier_rehearsals(kit: Kit) -> None:
+    for number in range(20):
+        past = Journal(kit.store, f"dbops-shop-{number:08x}-past")
+        past.begin("shop", f"run {number}", BEGAN - timedelta(days=20 - number))
+        past.keep_figures({"write_downtime_s": float(number)})
+    kit.put("measured", {"figures": {"write_downtime_s": 100.0}, "findings": []})
+    table = summary._history(kit.journal, "shop", kit.journal.steps())[0].model_dump()
+    assert table["rows"] == [["write_downtime_s", 100.0, 21, 19.0, 100.0]]

@@ -393,14 +393,14 @@ def _runbook(spec: Any, steps: Mapping[str, Any], conclusion: Conclusion) -> lis
         else "The rehearsal shows no blocker.",
         f"Create the deployment with target version {spec.target.engine_version} and a parameter group of its own{parameters}; "
         "event_scheduler is OFF on green until the switchover.",
-        f"Wait until every task and member is available (here: {down.get('green_creation_s', 0) / 60:.0f} min), then warm green with "
+        f"Wait until every task and member is available (here: {_told(down, 'green_creation_s', 60, '.0f min')}), then warm green with "
         "the statements of the report.",
         f"Before the call: replica lag of at most {spec.gate.max_lag_s:g} s by heartbeat and by CloudWatch, {spec.gate.samples} samples "
         f"in a row; no transaction or DDL older than {spec.gate.max_transaction_s} s; batch jobs stopped; DMS tasks stopped, because "
         "they cannot resume by themselves.",
         f"Call SwitchoverBlueGreenDeployment with SwitchoverTimeout {advice}. Expect writes to fail for about "
-        f"{down.get('write_downtime_s', 0):.1f} s and the API to take about {down.get('switchover_s', 0):.0f} s. Clients must use "
-        "cluster endpoints and look names up again within 5 s.",
+        f"{_told(down, 'write_downtime_s', 1, '.1f s')} and the API to take about {_told(down, 'switchover_s', 1, '.0f s')}. Clients "
+        "must use cluster endpoints and look names up again within 5 s.",
         "A roll-back leaves blue as it was; look for the reason in the events 0249 and 0261 before the next call. Never repeat the "
         "call blindly.",
         "Afterwards: every member SWITCHOVER_COMPLETED; @@version through the old endpoint; one write; event_scheduler ON where it "
@@ -414,6 +414,12 @@ def _runbook(spec: Any, steps: Mapping[str, Any], conclusion: Conclusion) -> lis
             title="Runbook for production", body="\n\n".join(f"{n}. {line}" for n, line in enumerate(lines, start=1))
         )
     ]
+
+
+def _told(figures: Mapping[str, float], name: str, by: float, form: str) -> str:
+    """A figure in a sentence; one that was not measured is not 0."""
+    digits, unit = form.split()
+    return f"{figures[name] / by:{digits}} {unit}" if name in figures else "(not measured)"
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
