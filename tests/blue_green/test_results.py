@@ -179,3 +179,9 @@ def test_figures_stand_beside_those_of_earlier_rehearsals(kit: Kit) -> None:
     kit.put("measured", {"figures": {"write_downtime_s": 100.0}, "findings": []})
     table = summary._history(kit.journal, "shop", kit.journal.steps())[0].model_dump()
     assert table["rows"] == [["write_downtime_s", 100.0, 21, 19.0, 100.0]]
+
+
+def test_a_rehearsal_without_an_attempt_is_measured_too(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = measured(kit, monkeypatch, {"blue_write": probed(20), "blue_read": probed(20), "green_read": probed(20)})
+    assert (document["downtime"], document["findings"]) == ({}, [])
+    assert results.spans(recorded({}), {}) == {}

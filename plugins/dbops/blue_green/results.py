@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 from dbops.blue_green import cost, estimate, findings, lag, outages, recording
@@ -156,7 +157,7 @@ def spans(seen: recording.Recording, steps: Mapping[str, Any]) -> dict[int, tupl
     numbers = sorted(int(name.removeprefix("attempt_")) for name in steps if name.startswith("attempt_"))
     found: dict[int, tuple[int, int]] = {}
     before = None
-    for number, after in zip(numbers, [*numbers[1:], None], strict=True):
+    for number, after in zip_longest(numbers, numbers[1:]):
         called = _called(seen, steps[f"attempt_{number}"])
         until = called + int((steps[f"attempt_{number}"]["duration_s"] + AROUND_S) * SECOND)
         if after is not None:
