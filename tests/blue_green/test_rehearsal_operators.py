@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow.sdk.exceptions import AirflowSkipException
 from conftest import ROOT
 
 from dbops.blue_green import operators, waits
@@ -167,3 +168,16 @@ def test_a_spec_whose_file_is_changed_or_removed_meanwhile_is_run_to_its_end_as_
         teardown.chosen_spec({"params": {"spec": "shop"}})  # type: ignore[typeddict-item]
     with pytest.raises(Stopped, match="spec is empty"):
         teardown.chosen_spec({"params": {}})  # type: ignore[typeddict-item]
+
+
+def test_a_rehearsal_that_was_refused_has_no_report_and_no_second_alert(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kit = Kit(tmp_path)
+    kit.forget("begin")
+    monkeypatch.setattr(operators.connections, "engine", lambda _: kit.store)
+    report = operators.ReportOperator(task_id="report")
+    monkeypatch.setattr(report, "name", lambda _: NAME)
+    for params in ({"spec": "shop"}, {"spec": "no_such_spec"}, {"spec": None}):
+        with pytest.raises(AirflowSkipException, match="did not begin"):
+            report.execute({"params": params})  # type: ignore[typeddict-item]

@@ -514,10 +514,11 @@ class ReportOperator(_RehearsalOperator):
     """The verdict, and the report."""
 
     def execute(self, context: Context) -> str:
-        """The report's verdict. A NO-GO is an answer, and fails nothing."""
+        """The report's verdict. A NO-GO is an answer, and fails nothing. Skips when the form was refused: there is nothing to tell."""
         from dbops.blue_green import summary
 
-        spec = self.chosen_spec(context)
+        if (spec := self._begun(context)) is None:
+            raise AirflowSkipException("the rehearsal did not begin; its first task says why")
         with self.explained(spec, "The rehearsal is over; only its report is missing.", "Clear this task."):
             services = self.services(context, spec)
             report = summary.report(
