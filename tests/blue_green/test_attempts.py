@@ -333,3 +333,20 @@ def test_an_attempt_that_is_not_over_cannot_be_examined(kit: Kit) -> None:
         attempts.examine(kit.services, NAME, 1)
     assert attempts.was_called(kit.journal, 1)
     assert not attempts.was_called(kit.journal, 2)
+
+
+def test_the_longest_attempt_of_a_spec_can_be_held_and_watched(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a spec allows must not be refused when green has been paid for already."""
+    from pydantic import ValidationError
+
+    from tests.blue_green.rds_kit import spec
+
+    with pytest.raises(ValidationError, match="max_transaction_s"):
+        spec(gate={"max_transaction_s": 100_000})
+    longest = spec(ladder=[3600], gate={"max_transaction_s": 3600})
+    kit.put("begin", {**kit.journal.require("begin"), "spec": longest.model_dump(mode="json")})
+    held: list[Any] = []
+    monkeypatch.setattr(attempts.arms, "start", held.append)
+    monkeypatch.setattr(attempts.witness, "start", held.append)
+    attempts.hold(kit.services, NAME, 1)
+    assert [each.max_seconds for each in held] == [7260, 8160]

@@ -115,7 +115,7 @@ class Gate(_Part):
     max_lag_s: float = Field(default=1.0, gt=0, description="replica lag of green, by heartbeat and by CloudWatch")
     samples: int = Field(default=3, ge=1, le=100, description="so many samples in a row must hold it")
     max_transaction_s: int = Field(
-        default=30, ge=1, description="open transactions and DDL on blue that are older are waited for"
+        default=30, ge=1, le=3600, description="open transactions and DDL on blue that are older are waited for"
     )
     wait_minutes: int = Field(
         default=15,
