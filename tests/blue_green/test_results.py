@@ -185,3 +185,19 @@ def test_a_rehearsal_without_an_attempt_is_measured_too(kit: Kit, monkeypatch: p
     document = measured(kit, monkeypatch, {"blue_write": probed(20), "blue_read": probed(20), "green_read": probed(20)})
     assert (document["downtime"], document["findings"]) == ({}, [])
     assert results.spans(recorded({}), {}) == {}
+
+
+def test_it_is_measured_when_clients_are_led_to_the_new_version(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def led(at_s: float, old: str, new: str) -> list[Any]:
+        return [replace(a, server=old if a.sent < at_s * SECOND else new) for a in probed(200)]
+
+    lanes = {
+        "blue_write": probed(200), "blue_resolve": led(67, "10.0.0.1", "10.0.0.2"), "blue_read": led(63, "5.7.44 a", "8.0.39 b"),
+        "green_read": probed(200),
+    }  # fmt: skip
+    figures = measured(kit, monkeypatch, lanes, tried(1, 60, 20))["figures"]
+    assert figures["address_change_s"] == pytest.approx(7, abs=0.01)
+    assert figures["server_change_s"] == pytest.approx(3, abs=0.01)
+    same = {**lanes, "blue_resolve": led(500, "10.0.0.1", "")}
+    assert "address_change_s" not in measured(kit, monkeypatch, same, tried(1, 60, 20))["figures"]
+    assert steps.BLUE_LANES["blue_resolve"] == "resolve"

@@ -26,6 +26,8 @@ from dbops.blue_green.steps import (
 MEASURES = (("write", "blue_write"), ("read", "blue_read"), ("connect", "blue_write"))
 READER = ("reader", READER_LANE)
 """Measured as well where the cluster has readers."""
+CHANGES = (("address_change_s", RESOLVE_LANE), ("server_change_s", "blue_read"))
+"""When blue's name led to another address, and when another server answered to it."""
 AROUND_S = 15
 """Seconds before the call and after the end that a chart of an attempt shows."""
 
@@ -64,7 +66,7 @@ def measure(services: Services, name: str) -> dict[str, Any]:
         found.append(
             Finding("measured", "blocker", f"green accepted {len(accepted)} writes of a plain user, first in: {phase}")
         )
-    figures = _figures(steps, downtime, behind)
+    figures = _figures(steps, downtime, behind) | _changes(seen, steps)
     document = {
         "period_ms": seen.period / 1e6, "downtime": downtime, "lag": asdict(behind), "torn_lines": seen.torn_lines,
         "addresses": addresses(seen), "figures": figures, "findings": findings.documents(found),
@@ -99,6 +101,20 @@ def _figures(steps: Mapping[str, Any], downtime: Mapping[str, Any], behind: lag.
             found[figure] = value
     if arrivals := [a["seconds"] for a in steps.get("replication", {}).get("arrivals", ()) if a["seconds"] is not None]:
         found["slowest_arrival_s"] = max(arrivals)
+    return found
+
+
+def _changes(seen: recording.Recording, steps: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds from the call that succeeded until clients were led to the new version; what did not change is not in it."""
+    if (called := taken_over_at(seen, steps)) is None:
+        return {}
+    found = {}
+    for figure, lane in CHANGES:
+        known = [a for a in seen.lanes.get(lane, ()) if a.ok and a.server is not None]
+        before = next((a.server for a in reversed(known) if a.sent < called), None)
+        changed = next((a.done for a in known if a.sent >= called and a.server != before), None)
+        if before is not None and changed is not None:
+            found[figure] = (changed - called) / SECOND
     return found
 
 
