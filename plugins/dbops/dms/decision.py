@@ -141,7 +141,7 @@ def _reload_tables(known: Known, why: str) -> Decision:
 def _first_start(known: Known) -> Decision:
     if known.wish in ("resume", "reload_tables"):
         return _refuse("the task has never run, so there is nothing to go on with", "Start it")
-    if known.hindrance == "fix_first":
+    if known.hindrance == "fix_first" or (known.hindrance == "from_beginning" and known.task_type == "cdc"):
         return _refuse("the task has never run, and something stands in its way", "Repair what the report names")
     if known.task_type == "cdc":
         return _first_cdc(known)
