@@ -26,6 +26,7 @@ SAFE = {
     },
     "FullLoadSettings": {"TargetTablePrepMode": "DO_NOTHING"},
     "Logging": {"EnableLogging": True},
+    "ChangeProcessingDdlHandlingPolicy": {"HandleSourceTableDropped": False, "HandleSourceTableTruncated": False},
 }  # fmt: skip
 MYSQL = {"kind": "mysql", "identifier": "shop-blue", "secret_arn": SECRET, "secret_role_arn": ROLE}
 MYSQL_TARGET = {**MYSQL, "identifier": "shop-green"}

@@ -24,6 +24,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "Logging": {"EnableLogging": False},
     "ValidationSettings": {"EnableValidation": False},
+    "ChangeProcessingDdlHandlingPolicy": {
+        "HandleSourceTableDropped": True, "HandleSourceTableTruncated": True, "HandleSourceTableAltered": True,
+    },
     "ErrorBehavior": {
         "DataErrorPolicy": "LOG_ERROR", "DataTruncationErrorPolicy": "LOG_ERROR",
         "DataErrorEscalationPolicy": "SUSPEND_TABLE", "DataErrorEscalationCount": 0,
