@@ -1,6 +1,6 @@
 """The decision over its whole input space: there always is one, it is what AWS allows, and nothing is emptied without an approval.
 
-The space has 25 million points, but the function reads few of the values on each of its ways. So it is given a thing that
+The space has 31 million points, but the function reads few of the values on each of its ways. So it is given a thing that
 answers one value at a time and is asked again with every other value that it might have read: each way is followed once, and stands for
 every point that agrees with what was read on it (the function is pure and has nothing else to read).
 """
@@ -75,7 +75,7 @@ def test_the_ways_are_the_whole_space(everything: list[tuple[Path, Decision]]) -
             share //= len(DOMAINS[name])
         covered += share
     assert covered == points
-    assert points == 25_804_800
+    assert points == 30_965_760
     assert {found.action for _, found in everything} == set(get_args(Action))
 
 
@@ -173,7 +173,7 @@ def test_what_fails_again_and_again_comes_to_a_person(everything: list[tuple[Pat
     for path, found in everything:
         if found.action == "resume" and path["wish"] == "ensure":
             assert path["may_restart"] is True, path
-        if path.get("hindrance") == "fix_first":
+        if path.get("hindrance") == "fix_first" and path["wish"] == "ensure":
             assert found.action not in ("start", "resume", "reload_tables", "cdc_from_checkpoint"), path
         if path.get("hindrance") == "from_beginning" and path["status"] != "running":
             assert found.action not in ("resume", "cdc_from_checkpoint"), path
@@ -219,6 +219,13 @@ NEW = {"status": "ready", "has_run": False, "load_finished": False, "position": 
         ({"tables": "failed", "empties": False}, "reload_tables", "without tables that failed"),
         ({"tables": "failed", "task_type": "cdc"}, "refuse", "loads no table"),
         ({"tables": "quarantined"}, "refuse", "too often"),
+        ({"tables": "differ", "empties": False}, "reload_tables", "rows of source and target differ"),
+        ({"tables": "differ", "task_type": "cdc"}, "refuse", "loads no table"),
+        ({"tables": "failed", "empties": False, "hindrance": "fix_first"}, "refuse", "not repaired"),
+        ({"tables": "failed", "empties": False, "hindrance": "fix_first", "wish": "reload_tables"}, "reload_tables", "asked for"),
+        ({**STOPPED, "task_type": "full-load", "tables": "differ"}, "refuse", "differ"),
+        ({**STOPPED, "task_type": "full-load", "tables": "differ", "approved": True}, "reload_target", "differ"),
+        ({**FAILED, "hindrance": "fix_first", "wish": "resume"}, "resume", "has the log"),
         ({"tables": "loading"}, "wait", "loads tables"),
         ({"tables": "unknown"}, "refuse", "unknown"),
         ({"wanted_stopped": True}, "none", "plan stops it"),
@@ -293,6 +300,14 @@ def test_all_tables_as_one_word(seen: Any, quarantined: Any, errored: int | None
 
 def test_tables_to_reload() -> None:
     assert decision.to_reload(rows(("b", BAD), ("a", BAD), ("c", DONE)), [A]) == (B,)
+    assert decision.to_reload(rows(("b", DONE), ("a", BAD)), [A], [A, B]) == (B,)
+
+
+def test_tables_that_differ() -> None:
+    done = rows(("a", DONE), ("b", DONE))
+    assert decision.tables(done, (), 0, [A]) == "differ"
+    assert decision.tables(done, [A], 0, [A]) == "quarantined"
+    assert decision.tables(rows(("a", DONE), ("b", LOADING)), (), 0, [A]) == "loading"
 
 
 CHECKPOINT = "checkpoint:V1#27#mysql-bin-changelog.157832:1975:-1:2002:677883278264080:mysql-bin-changelog.157832:1876#0#0#*#0#93"

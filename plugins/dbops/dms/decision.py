@@ -24,10 +24,13 @@ Wish = Literal["ensure", "start", "resume", "reload_tables", "reload_target"]
 """``ensure``: what the spec declares; the others are what a person asks for."""
 Position = Literal["none", "covered", "purged", "unknown"]
 """The position from which changes would be read on: there is none, the source still has its log, has it no more, or nobody knows."""
-Tables = Literal["unknown", "complete", "loading", "failed", "quarantined"]
-"""All tables at once: the first of unknown, failed, loading, quarantined (all that failed are with a person), complete that holds."""
+Tables = Literal["unknown", "complete", "loading", "failed", "differ", "quarantined"]
+"""All tables at once, the first that holds: unknown, failed, loading, differ (DMS says complete, rows say otherwise), quarantined (all that
+failed or differ are left to a person), complete."""
 Hindrance = Literal["none", "from_beginning", "fix_first"]
-"""What a recognised failure says about going on: nothing, only a whole new load helps, or something has to be repaired first."""
+"""What a recognised failure says about going on: nothing, only a whole new load helps, or something has to be repaired first.
+
+A message stays after its cause is repaired, so ``fix_first`` only holds back what nobody has asked for."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ def _running(known: Known) -> Decision:
         return _refuse("the task is running, but the states of its tables are unknown", "Look at its table statistics")
     if known.tables == "failed":
         return _reload_tables(known, "the task is running without tables that failed")
+    if known.tables == "differ":
+        return _reload_tables(known, "every table says complete, but rows of source and target differ")
     if known.tables == "quarantined":
         return _refuse(
             "the task is running without tables that failed too often",
@@ -131,7 +136,7 @@ def _reload_tables(known: Known, why: str) -> Decision:
             f"{why}, but a task of type cdc loads no table",
             "Repair the cause, load the tables by another way, then resume",
         )
-    if known.hindrance == "fix_first":
+    if known.hindrance == "fix_first" and known.wish == "ensure":
         return _refuse(
             f"{why}, but what made them fail is not repaired", "Repair the cause that the report names first"
         )
@@ -141,8 +146,12 @@ def _reload_tables(known: Known, why: str) -> Decision:
 def _first_start(known: Known) -> Decision:
     if known.wish in ("resume", "reload_tables"):
         return _refuse("the task has never run, so there is nothing to go on with", "Start it")
-    if known.hindrance == "fix_first" or (known.hindrance == "from_beginning" and known.task_type == "cdc"):
-        return _refuse("the task has never run, and something stands in its way", "Repair what the report names")
+    if known.hindrance == "from_beginning" and known.task_type == "cdc":
+        return _refuse("the task has never run, and its position cannot be read from", "Begin at another position")
+    if known.hindrance == "fix_first" and known.wish == "ensure":
+        return _refuse(
+            "the task has never run, and something stands in its way", "Repair what the report names, then start it"
+        )
     if known.task_type == "cdc":
         return _first_cdc(known)
     if known.position != "none":
@@ -166,7 +175,7 @@ def _first_cdc(known: Known) -> Decision:
 
 def _standing(known: Known) -> Decision:
     """A task that has run and stands: ready after a modification, stopped or failed."""
-    if known.hindrance == "fix_first":
+    if known.hindrance == "fix_first" and known.wish == "ensure":
         return _refuse(
             f"the task is {known.status}, and going on would fail again", "Repair what the report names, then resume"
         )
@@ -184,6 +193,8 @@ def _standing_load(known: Known) -> Decision:
         return _refuse(
             f"every table says complete, but the load {_ended(known)}", "Compare rows of source and target, then decide"
         )
+    if known.tables == "differ":
+        return _reload_target(known, "the load has finished, but rows of source and target differ")
     if known.tables == "quarantined":
         return _refuse(
             "the load has stopped without tables that failed too often",
@@ -276,13 +287,19 @@ def _ended(known: Known) -> str:
     return f"{known.status if known.status != 'ready' else 'stopped'} with {reason}"
 
 
-def tables(statistics: Iterable[TableStatistics] | None, quarantined: Iterable[Table], errored: int | None) -> Tables:
+def tables(
+    statistics: Iterable[TableStatistics] | None,
+    quarantined: Iterable[Table],
+    errored: int | None,
+    differing: Iterable[Table] = (),
+) -> Tables:
     """All tables as one word.
 
     Args:
         statistics: None when they could not be had; none at all is unknown as well
         quarantined: tables that failed so often that they are left to a person
         errored: the number of tables with errors that the task itself counts
+        differing: tables whose rows were compared and found to differ
     """
     seen, left = list(statistics or ()), set(quarantined)
     failed = {one.table for one in seen if one.is_failed}
@@ -292,13 +309,16 @@ def tables(statistics: Iterable[TableStatistics] | None, quarantined: Iterable[T
         return "failed"
     if any(one.is_loading for one in seen):
         return "loading"
-    return "quarantined" if failed else "complete"
+    if set(differing) - left:
+        return "differ"
+    return "quarantined" if failed or set(differing) else "complete"
 
 
-def to_reload(statistics: Iterable[TableStatistics], quarantined: Iterable[Table]) -> tuple[Table, ...]:
+def to_reload(
+    statistics: Iterable[TableStatistics], quarantined: Iterable[Table], differing: Iterable[Table] = ()
+) -> tuple[Table, ...]:
     """The tables that ``reload_tables`` is about when nobody names any."""
-    left = set(quarantined)
-    return tuple(sorted(one.table for one in statistics if one.is_failed and one.table not in left))
+    return tuple(sorted(({one.table for one in statistics if one.is_failed} | set(differing)) - set(quarantined)))
 
 
 def position(checkpoint: str, logs: Iterable[str] | None) -> Position:
@@ -330,6 +350,7 @@ def known(
     wanted_stopped: bool = False,
     statistics: Iterable[TableStatistics] | None,
     quarantined: Iterable[Table] = (),
+    differing: Iterable[Table] = (),
     logs: Iterable[str] | None,
     start_at: str = "",
     hindrance: Hindrance = "none",
@@ -346,6 +367,7 @@ def known(
         wanted_stopped: the spec declares that it stands
         statistics: of its tables; None when they could not be had
         quarantined: tables that are left to a person
+        differing: tables whose rows were compared and found to differ
         logs: names of the source's binary logs; None when it could not be asked
         start_at: for a task that has never run: the position that the spec declares, or the checkpoint that was saved of the task before it
         hindrance: what :mod:`failures` says
@@ -363,7 +385,7 @@ def known(
         stop_reason=task.stop_reason,
         load_finished=task.load_finished_at is not None,
         position=position(task.checkpoint if task.has_run else start_at, logs),
-        tables=tables(statistics, quarantined, task.tables_errored),
+        tables=tables(statistics, quarantined, task.tables_errored, differing),
         hindrance=hindrance,
         may_restart=may_restart,
         empties=empties,
