@@ -268,8 +268,8 @@ class DmsSpec(Spec):
 
     @property
     def task_identifier(self) -> str:
-        """Identifier of the task at AWS."""
-        return self.identifier or self.name.replace("_", "-")
+        """Identifier of the task at AWS, which keeps it in lower case."""
+        return (self.identifier or self.name.replace("_", "-")).lower()
 
     @property
     def rules(self) -> tuple[dict[str, Any], ...]:
