@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from dbops.dms.spec import DmsSpec
@@ -76,6 +77,7 @@ class Paged:
 
     def __getattr__(self, operation: str) -> Any:
         def call(**arguments: Any) -> dict[str, Any]:
+            validate(operation, arguments)
             self.calls.append((operation, arguments))
             found = self.rows.get(operation, [])
             if isinstance(found, Exception):
@@ -92,6 +94,23 @@ class Paged:
             return {key: found[first : first + 2], **more}
 
         return call
+
+
+@lru_cache
+def _model() -> Any:
+    import botocore.session
+
+    return botocore.session.get_session().get_service_model("dms")
+
+
+def validate(method: str, arguments: dict[str, Any]) -> None:
+    """Fails unless botocore would send this call."""
+    from botocore import xform_name
+    from botocore.validate import ParamValidator
+
+    operation = next(name for name in _model().operation_names if xform_name(name) == method)
+    report = ParamValidator().validate(arguments, _model().operation_model(operation).input_shape)
+    assert not report.has_errors(), report.generate_report()
 
 
 def ask(client: Any, question: Any) -> Any:

@@ -32,6 +32,7 @@ from tests.dms.dms_kit import (
     spec,
     table_row,
     task_row,
+    validate,
 )
 
 SERVERLESS = {"kind": "serverless", "max_dcu": 8}
@@ -77,6 +78,7 @@ class Account:
                 self.checkpoint = CHECKPOINT
                 continue
             method, arguments = plan.call(step, plan.arns(of, self.world))
+            validate(method, arguments)
             getattr(self, method)(**arguments)
 
     def create_endpoint(self, **given: Any) -> None:
@@ -373,6 +375,10 @@ def test_a_step_without_its_arn_is_no_call() -> None:
     step = make(spec(), Account()).steps[-1]
     with pytest.raises(PlanError, match="ARN of task"):
         plan.call(step, {})
+    method, arguments = plan.call(
+        plan.delete(spec(), states.task(task_row(Status="stopped")), is_approved=True).steps[1], {plan.TASK: "x"}
+    )
+    validate(method, arguments)
     with pytest.raises(PlanError, match="no call"):
         plan.call(plan.stop(spec(), states.task(task_row()), is_approved=True).steps[0], {})
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from dbops import specs
 from dbops.dms.mappings import Table
+from dbops.dms.spec import ROOM, DmsSpec
+from dbops.specs import SpecError
 from tests.dms import dms_kit
 from tests.dms.dms_kit import DYNAMODB, KINESIS, MYSQL, MYSQL_TARGET, S3, SELECT_ALL, SOURCE_ARN, spec
 
@@ -63,3 +67,45 @@ def test_parts_by_task_type_and_canary() -> None:
 def test_what_may_not(more: dict[str, Any], word: str) -> None:
     with pytest.raises(ValidationError, match=word):
         dms_kit.spec(**more)
+
+
+YAML = """
+description: orders to the new store
+owner: shop-dba
+task_type: full-load-and-cdc
+compute: {kind: instance, identifier: dms-one}
+source:
+  kind: aurora
+  identifier: shop-blue
+  secret_arn: arn:aws:secretsmanager:eu-central-1:123456789012:secret:shop-dms
+  secret_role_arn: arn:aws:iam::123456789012:role/dms
+target:
+  kind: kinesis
+  identifier: shop-kinesis
+  role_arn: arn:aws:iam::123456789012:role/dms
+  stream_arn: arn:aws:kinesis:eu-central-1:123456789012:stream/shop
+mappings:
+  - rule-type: selection
+    rule-id: 1
+    rule-action: include
+    object-locator: {schema-name: shop, table-name: orders}
+settings:
+  ErrorBehavior: {FailOnNoTablesCaptured: true, RecoverableErrorCount: 20}
+"""
+
+
+def test_a_file_is_read_and_its_errors_name_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBOPS_SPECS_DIR", str(tmp_path))
+    (tmp_path / ROOM).mkdir()
+    (tmp_path / ROOM / "shop_orders.yaml").write_text(YAML)
+    found = specs.load(ROOM, "shop_orders", DmsSpec)
+    assert (found.task_identifier, found.source.kind, found.settings["ErrorBehavior"]["RecoverableErrorCount"]) == (
+        "shop-orders",
+        "aurora",
+        20,
+    )
+    (tmp_path / ROOM / "shop_orders.yaml").write_text(YAML.replace("role_arn: arn:aws:iam", "password: arn:aws:iam"))
+    with pytest.raises(SpecError) as caught:
+        specs.load(ROOM, "shop_orders", DmsSpec)
+    assert "shop_orders.yaml:10: " in str(caught.value)
+    assert "unknown key" in str(caught.value)
