@@ -336,6 +336,79 @@ def test_endpoints_that_exist_are_read_only() -> None:
     ] == [True, True]
 
 
+def test_the_right_one_of_several_endpoints_is_looked_at() -> None:
+    existing = {"kind": "existing", "arn": SOURCE_ARN, "engine": "mysql"}
+    of = spec(source=existing, target={"kind": "existing", "arn": TARGET_ARN, "engine": "kinesis"})
+    found = (
+        Endpoint("b", TARGET_ARN, "target", "kinesis"),
+        Endpoint("x", "arn:x", "target", "s3"),
+        Endpoint("a", SOURCE_ARN, "source", "mysql"),
+    )
+    world = World(states.missing("x"), found, Account().instances)
+    assert not make(of, world).is_blocked
+    (refusal,) = make(of, replace(world, endpoints=found[:2])).refusals
+    assert refusal == f"source: endpoint {SOURCE_ARN} does not exist; correct its ARN"
+    (refusal,) = make(of, replace(world, endpoints=(replace(found[0], side="source"), *found[1:]))).refusals
+    assert "b is a source of engine kinesis, not a target" in refusal
+
+
+def test_a_connection_is_tested_again_until_it_is_good() -> None:
+    of, account = spec(wanted="stopped"), Account()
+    account.carry_out(of, make(of, account))
+    source = next(pair for pair in account.tests if pair[0] == "arn:shop-blue")
+    account.tests = {("arn:other", source[1]): "failed", **account.tests, source: "failed"}
+    what = make(spec(), account)
+    assert [(step.kind, step.subject) for step in what.steps] == [
+        ("test_connection", "source"),
+        ("start_task", "shop-orders"),
+    ]
+    assert what.steps[0].why == "the last test was failed"
+    assert make(of, account).is_empty  # nothing starts, so nothing is tested
+    account.tests = {}
+    assert [step.why for step in make(spec(), account).steps[:2]] == ["it was never tested"] * 2
+
+
+def test_only_what_differs_is_sent() -> None:
+    account = running(spec(protected=False))
+    logged = make(spec(protected=False, settings={**SAFE, "Logging": {"EnableLogging": False}}), account)
+    assert logged.steps[2].arguments.keys() == {"ReplicationTaskArn", "ReplicationTaskSettings"}
+    mapped = make(spec(protected=False, mappings=[{**SELECT_ALL, "rule-id": "5"}]), account)
+    assert mapped.steps[2].arguments.keys() == {"ReplicationTaskArn", "TableMappings"}
+    assert mapped.steps[3].arguments.keys() == {"ReplicationTaskArn", "StartReplicationTaskType"}
+    compute = {**SERVERLESS, "subnet_group": "private", "security_groups": ["sg-2", "sg-1"]}
+    serverless = Account(())
+    serverless.carry_out(spec(compute=compute), make(spec(compute=compute), serverless))
+    assert serverless.task is not None
+    assert serverless.task["ComputeConfig"] == {
+        "MinCapacityUnits": 1, "MaxCapacityUnits": 8, "MultiAZ": False, "ReplicationSubnetGroupId": "private",
+        "VpcSecurityGroupIds": ["sg-1", "sg-2"],
+    }  # fmt: skip
+    serverless.task["ComputeConfig"]["KmsKeyId"] = "arn:key"
+    serverless.task["ComputeConfig"]["VpcSecurityGroupIds"] = ["sg-2", "sg-1"]
+    assert make(spec(compute=compute), serverless).is_empty
+    larger = make(spec(compute={**compute, "max_dcu": 16}, protected=False), serverless)
+    assert larger.steps[2].arguments.keys() == {"ReplicationConfigArn", "ComputeConfig"}
+    assert larger.steps[2].arguments["ComputeConfig"]["KmsKeyId"] == "arn:key"
+    assert (
+        "VpcSecurityGroupIds" not in (make(spec(compute=SERVERLESS), Account(())).steps[2].arguments["ComputeConfig"])
+    )
+
+
+def test_a_refusal_is_no_question_for_an_approval_and_a_warning_is_no_refusal() -> None:
+    account = running(spec())
+    assert account.task is not None
+    account.task["ReplicationTaskStats"]["TablesErrored"] = None
+    what = make(spec(), account)
+    assert (len(what.refusals), what.approvals, what.steps) == (1, (), ())
+    warned = lint.lint(spec())
+    assert warned
+    assert not any(one.stops for one in warned)
+    assert not make(spec(), Account(), findings=warned).is_blocked
+    account.task |= {"Status": "stopped", "StopReason": "Stop Reason NORMAL"}
+    resumed = make(spec(), account, start_at="mysql-bin.000002:4")
+    assert "CdcStartPosition" not in resumed.steps[-1].arguments
+
+
 def test_an_instance_that_is_not_available_stops_only_what_changes() -> None:
     account = running(spec())
     account.instances = (replace(account.instances[0], status="modifying"),)
@@ -363,6 +436,7 @@ def test_stop_drain_and_delete() -> None:
     assert drained.steps[-1].arguments["CdcStopPosition"] == "commit_time:2026-03-01T12:00:00"
     stopped = states.task(task_row(Status="stopped"))
     assert plan.stop(of, stopped, is_approved=True).is_empty
+    assert plan.stop(of, states.task(task_row(Status="stopping")), is_approved=True).refusals
     assert plan.stop(of, stopped, is_approved=True, drain_at=datetime.now(UTC)).is_blocked
     assert plan.stop(spec(task_type="full-load"), task, is_approved=True, drain_at=datetime.now(UTC)).refusals
     assert kinds(plan.delete(of, stopped, is_approved=True)) == ["save_checkpoint", "delete_task"]

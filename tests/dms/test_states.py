@@ -11,7 +11,7 @@ import pytest
 from dbops.dms import states
 from dbops.dms.mappings import Table
 from dbops.dms.states import StopReason, TaskType
-from tests.dms.dms_kit import NotFound, Paged, ask, table_row, task_row
+from tests.dms.dms_kit import INSTANCE_ARN, SOURCE_ARN, TARGET_ARN, TASK_ARN, NotFound, Paged, ask, table_row, task_row
 
 T0 = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 
@@ -162,3 +162,54 @@ def test_counts_of_a_table() -> None:
     )
     assert (one.reloaded, one.is_failed, one.is_loading) == (True, False, False)
     assert json.loads(states.task(task_row()).settings)["Logging"] == {"EnableLogging": True}
+
+
+def test_every_field_of_an_answer_is_taken() -> None:
+    """A value that is lost on the way would be one that nobody compares."""
+    row = task_row(
+        StopReason="Stop Reason NORMAL", LastFailureMessage="m", RecoveryCheckpoint="c", CdcStartPosition="p",
+        ReplicationTaskStartDate=T0, ReplicationTaskStats={
+            "FreshStartDate": T0, "StopDate": T0, "FullLoadFinishDate": T0, "TablesLoaded": 1, "TablesLoading": 2,
+            "TablesQueued": 3, "TablesErrored": 4, "FullLoadProgressPercent": 5},
+    )  # fmt: skip
+    task = states.task(row)
+    assert task == states.Task(
+        "shop-orders", TASK_ARN, "running", "full-load-and-cdc", raw_status="running", stop_reason="NORMAL",
+        raw_stop_reason="Stop Reason NORMAL", failure="m", source_arn=SOURCE_ARN, target_arn=TARGET_ARN,
+        instance_arn=INSTANCE_ARN, mappings=row["TableMappings"], settings=row["ReplicationTaskSettings"], checkpoint="c",
+        cdc_start="p", fresh_start_at=T0, started_at=T0, stopped_at=T0, load_finished_at=T0, tables_loaded=1,
+        tables_loading=2, tables_queued=3, tables_errored=4, progress_percent=5,
+    )  # fmt: skip
+    config = {"ReplicationConfigIdentifier": "s", "ReplicationConfigArn": "a", "ReplicationSettings": "{1}", "TableMappings": "{2}",
+              "SourceEndpointArn": "x", "TargetEndpointArn": "y"}  # fmt: skip
+    found = states.serverless(config, {"Status": "stopped", "ReplicationLastStopTime": T0, "StopReason": "NORMAL"})
+    assert (found.settings, found.mappings, found.source_arn, found.target_arn) == ("{1}", "{2}", "x", "y")
+    assert (found.stopped_at, found.stop_reason, found.raw_status) == (T0, "NORMAL", "stopped")
+    one = states.table_statistics(table_row(
+        FullLoadStartTime=T0, FullLoadEndTime=T0, LastUpdateTime=T0, ValidationState="Mismatched records", ValidationStateDetails="d",
+        ValidationPendingRecords=1, ValidationFailedRecords=2, ValidationSuspendedRecords=3, Updates=4, Deletes=5, Ddls=6,
+        AppliedUpdates=7, AppliedDeletes=8, AppliedDdls=9))  # fmt: skip
+    assert (one.load_started_at, one.load_ended_at, one.refreshed_at) == (T0, T0, T0)
+    assert (one.validation_state, one.validation_details) == ("Mismatched records", "d")
+    assert (one.validation_pending, one.validation_failed, one.validation_suspended) == (1, 2, 3)
+    assert (one.updates, one.deletes, one.ddls, one.applied_updates, one.applied_deletes, one.applied_ddls) == (
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+    )
+    assert one.raw_state == "Table completed"
+    assert states.endpoint({
+        "EndpointIdentifier": "e", "EndpointArn": "a", "EndpointType": "SOURCE", "EngineName": "MYSQL", "Status": "active",
+        "SslMode": "require",
+        "CertificateArn": "c", "ExtraConnectionAttributes": "x=1", "MySQLSettings": {"ServerTimezone": "UTC"}, "S3Settings": None,
+    }) == states.Endpoint("e", "a", "source", "mysql", "active", (("ServerTimezone", "UTC"),), "require", "c", "x=1")  # fmt: skip
+    assert states.instance({
+        "ReplicationInstanceIdentifier": "i", "ReplicationInstanceArn": "a", "ReplicationInstanceStatus": "available",
+        "ReplicationInstanceClass": "dms.r6i.large", "AllocatedStorage": 50, "EngineVersion": "3.5.4", "MultiAZ": False,
+    }) == states.Instance("i", "a", "available", "dms.r6i.large", 50, "3.5.4", False)  # fmt: skip
+    assert states.connection_test({"EndpointArn": "e", "ReplicationInstanceArn": "i", "Status": "successful"}) == (
+        states.ConnectionTest("e", "i", "successful")
+    )
