@@ -83,6 +83,9 @@ def test_every_kind_has_a_case() -> None:
         evidence(task={"Status": "ready", "ReplicationTaskStats": {}}),
         Evidence(states.task(task_row(Status="ready", ReplicationTaskStats={})), ()),
         evidence(source_rows={ORDERS: 10}, target_rows={ORDERS: 5}),  # the load still runs
+        evidence(source_rows={ORDERS: 10}, target_rows={ORDERS: 15}),
+        evidence(messages=("binlog_format was checked: ROW",)),
+        evidence(messages=("Task started",) * 5),
         evidence(load_ended=True, source_rows={ORDERS: 10}, target_rows={ORDERS: 10}),
         evidence(load_ended=True, source_rows={ORDERS: 10}),  # nobody counted the target
         evidence(restarts=2, apply_exceptions={ORDERS: 0}, instance_status="available"),
@@ -127,3 +130,11 @@ def test_a_table_that_says_complete_and_is_not_is_loaded_again() -> None:
     )  # fmt: skip
     decided = decision.decide(known)
     assert (decided.action, decided.proposed) == ("refuse", "reload_target")
+
+
+def test_a_table_that_failed_is_no_table_that_differs() -> None:
+    assert failures.differing(failures.recognise(evidence(table_row(state="Table error")))) == ()
+    counted = evidence(table_row(state="Table error"), task={"ReplicationTaskStats": {"TablesErrored": 1}})
+    assert [failure.evidence for failure in failures.recognise(counted)] == [
+        "table shop.orders is in state Table error while the task is running"
+    ]

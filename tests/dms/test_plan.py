@@ -389,6 +389,11 @@ def test_only_what_differs_is_sent() -> None:
     larger = make(spec(compute={**compute, "max_dcu": 16}, protected=False), serverless)
     assert larger.steps[2].arguments.keys() == {"ReplicationConfigArn", "ComputeConfig"}
     assert larger.steps[2].arguments["ComputeConfig"]["KmsKeyId"] == "arn:key"
+    logged = make(spec(compute=compute, settings={"Logging": {"EnableLogging": False}}, protected=False), serverless)
+    assert logged.steps[2].arguments.keys() == {"ReplicationConfigArn", "ReplicationSettings"}
+    assert make(
+        spec(compute=compute), serverless, tables=[Table("shop", "orders")]
+    ).is_empty  # named, but nothing is to be reloaded
     assert (
         "VpcSecurityGroupIds" not in (make(spec(compute=SERVERLESS), Account(())).steps[2].arguments["ComputeConfig"])
     )
