@@ -186,6 +186,8 @@ def _key(row: Mapping[str, Any], table: Table) -> Item:
 
 def _plain_key(row: Mapping[str, Any], part: KeyPart, table: Table) -> Attribute:
     (column,) = part.columns
+    if isinstance(row[column], Decimal) and values.is_rounded(row[column]):
+        raise RejectError(f"{column} came in scientific notation and may be rounded: it cannot be a key")
     return values.convert(row[column], table.columns.get(column, ""), column) or {}
 
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 KINDS = frozenset({"integer", "number", "string", "boolean", "binary", "json", "set"})
 VERSION_KINDS = frozenset({"number", "timestamp"})
 # A position as MySQL and DMS write it: the name of the log, its number, the offset; DMS appends more of its own.
-POSITION = re.compile(r".*?\.(?P<file>\d{1,10})[:.](?P<offset>\d{1,12})(?!\d)")
+POSITION = re.compile(r".*?\.(?P<file>\d{6,10})[:.](?P<offset>\d{1,12})(?!\d)")
 
 
 class SettingsError(ValueError):
