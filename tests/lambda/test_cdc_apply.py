@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
 import cdc_kit
 import pytest
 from cdc_apply import apply, changes, handler, values
-from cdc_apply.settings import SettingsError, parse, position, read
+from cdc_apply.settings import KINDS, Settings, SettingsError, Table, parse, position, read
 from cdc_apply.values import RejectError
 from cdc_kit import FakeDynamo, Kept, change, load
 from moto import mock_aws
@@ -338,8 +339,8 @@ def test_a_row_without_a_sound_key_is_refused(client: FakeDynamo, row: dict[str,
 # --- records that are no change of a row ------------------------------------------------------------------------------
 
 
-def control(operation: str, table: str = "shop.rides") -> Any:
-    return {"control": {}, "metadata": cdc_kit.metadata(operation, table, **{"record-type": "control"})}
+def control(operation: str, table: str = "shop.rides", **more: Any) -> Any:
+    return {"control": {}, "metadata": cdc_kit.metadata(operation, table, **{"record-type": "control", **more})}
 
 
 def test_control_records_write_nothing_and_what_changes_rows_is_refused(client: FakeDynamo) -> None:
@@ -347,10 +348,12 @@ def test_control_records_write_nothing_and_what_changes_rows_is_refused(client: 
     harmless = [control(each) for each in ("create-table", "drop-table", "add-column")]
     harmless.append(control("create-table", ".awsdms_apply_exceptions"))
     others = [control(each) for each in ("truncate-table", "rename-table", "drop-column", "something-new")]
+    others.append(control("drop-table", **{"stream-position": "bin.000007:9"}))
     batch = cdc_kit.apply(client, harmless + others, cdc_kit.settings(), kept)
     assert client.puts == 0
     assert [each.partition(":")[0] for each in kept.found.values()] == [
         "control record truncate-table", "control record rename-table", "control record drop-column", "control record something-new",
+        "control record drop-table",
     ]  # fmt: skip
     assert batch.counts["shop.rides"]["Control"] == 3
     assert response(batch) == []
@@ -519,6 +522,17 @@ def test_settings_may_be_a_file_of_the_package(tmp_path: Any) -> None:
     for wrong in ("", "none.json", "{"):
         with pytest.raises(SettingsError, match="CDC_SETTINGS"):
             read(wrong, tmp_path)
+
+
+def test_the_example_of_the_readme_is_read_and_names_every_setting() -> None:
+    readme = (Path(handler.__file__).parent / "README.md").read_text()
+    plain = json.loads(readme.partition("```json\n")[2].partition("```")[0])
+    assert parse(plain).tables["shop.rides"].load_position == (24, 373)
+    assert plain.keys() == Settings.__dataclass_fields__.keys()
+    assert {*plain["tables"]["shop.rides"], "version_column", "version_kind"} - {"version"} == {
+        *Table.__dataclass_fields__
+    }
+    assert all(f"`{kind}`" in readme for kind in KINDS)
 
 
 def test_a_column_that_would_hide_an_attribute_of_the_function_stops_it(client: FakeDynamo) -> None:

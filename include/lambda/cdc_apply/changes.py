@@ -106,7 +106,8 @@ def writes(said: Record, settings: Settings) -> list[Write]:
             return []
         raise RejectError("the settings have no such table")
     if said.is_control:
-        if said.operation not in HARMLESS:
+        is_of_load = "stream-position" not in said.metadata
+        if said.operation not in HARMLESS or (said.operation == "drop-table" and not is_of_load):
             raise RejectError(
                 f"control record {said.operation}: rows of the target do not follow it, see to them by hand"
             )
