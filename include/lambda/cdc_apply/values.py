@@ -15,7 +15,7 @@ Item = dict[str, Attribute]
 
 DIGITS = 38
 LARGEST, SMALLEST = Decimal("9.9999999999999999999999999999999999999E+125"), Decimal("1E-130")
-NESTING = 32
+NESTING = 31  # lists and maps in each other; the item itself is the 32nd level
 EXACT_IN_DOUBLE = 2**53
 DIGITS_OF_DOUBLE = 17
 _ANY_PRECISION = Context(prec=1000)
@@ -123,9 +123,9 @@ def microseconds(value: Any, name: str) -> int:
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def _told(value: Any, name: str, depth: int = 1) -> Attribute:
+def _told(value: Any, name: str, depth: int = 0, *, is_column: bool = True) -> Attribute:
     """What the JSON value says itself."""
-    if depth > NESTING:
+    if depth >= NESTING and isinstance(value, list | dict):
         raise RejectError(f"{name} is nested deeper than {NESTING} levels")
     match value:
         case None:
@@ -137,15 +137,17 @@ def _told(value: Any, name: str, depth: int = 1) -> Attribute:
         case int():
             return number(value, name)
         case Decimal():
-            if depth == 1 and is_rounded(value):
+            if is_column and is_rounded(value):
                 raise RejectError(
                     f"{name} came in scientific notation and may be rounded: set UseLargeIntegerValue on the endpoint, "
                     "or declare it as number if it is FLOAT or DOUBLE"
                 )
             return number(value, name)
         case list():
-            return {"L": [_told(each, name, depth + 1) for each in value]}
-    return {"M": {key: _told(each, name, depth + 1) for key, each in value.items()}}
+            return {"L": [_told(each, name, depth + 1, is_column=False) for each in value]}
+    if "" in value:
+        raise RejectError(f"{name} has a member without a name: declare it as string")
+    return {"M": {key: _told(each, name, depth + 1, is_column=False) for key, each in value.items()}}
 
 
 def _number(value: Any, name: str) -> Attribute:
@@ -191,7 +193,7 @@ def _binary(value: Any, name: str) -> Attribute:
 
 
 def _json(value: Any, name: str) -> Attribute:
-    return _told(loads(value) if isinstance(value, str) else value, name, 2)
+    return _told(loads(value) if isinstance(value, str) else value, name, is_column=False)
 
 
 def _set(value: Any, name: str) -> Attribute | None:
