@@ -72,13 +72,13 @@ class RuntimeEndedError(FunctionError):
 
 def package(folder: Path, to: Path) -> Path:
     """Zip a folder of include/lambda as it is deployed; the function's name is then ``<folder>.<module>.<function>``."""
-    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(to, "w") as archive:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 entry = zipfile.ZipInfo(
                     str(path.relative_to(folder.parent))
                 )  # no times: the same files are the same zip
-                entry.external_attr = 0o644 << 16
+                entry.external_attr, entry.compress_type = 0o644 << 16, zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
     return to
 
@@ -216,8 +216,16 @@ class EventSource:
 class Runner:
     """Reads every shard of a stream and invokes the function; where it is outlives it if it is given a file."""
 
-    def __init__(self, kinesis: Any, function: Function, source: EventSource, state: Path | None = None) -> None:
-        self.kinesis, self.function, self.source, self.state = kinesis, function, source, state
+    def __init__(
+        self,
+        kinesis: Any,
+        function: Function,
+        source: EventSource,
+        state: Path | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.kinesis, self.function, self.source, self.state, self.now = kinesis, function, source, state, now
         self.arn: str = kinesis.describe_stream_summary(StreamName=source.stream)["StreamDescriptionSummary"][
             "StreamARN"
         ]
@@ -360,7 +368,7 @@ class Runner:
     def _of_age(self, shard: str, records: list[Record], retries: int) -> list[Record]:
         if self.source.maximum_record_age_s < 0:
             return records
-        oldest = time.time() - self.source.maximum_record_age_s
+        oldest = self.now() - self.source.maximum_record_age_s
         old = [each for each in records if each["ApproximateArrivalTimestamp"].timestamp() < oldest]
         if old:
             self._give_up(shard, old, "RecordAgeExceeded", retries, "")
@@ -369,7 +377,7 @@ class Runner:
     def _invoke(self, shard: str, records: list[Record]) -> tuple[int, str]:
         """How many records, from the first on, are done; and the text of the error."""
         self.invocations += 1
-        self.age_s[shard] = time.time() - records[-1]["ApproximateArrivalTimestamp"].timestamp()
+        self.age_s[shard] = self.now() - records[-1]["ApproximateArrivalTimestamp"].timestamp()
         try:
             answer = self.function(self.event(shard, records))
         except FunctionError as error:
