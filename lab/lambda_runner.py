@@ -211,6 +211,7 @@ class EventSource:
     on_failure: Callable[[dict[str, Any]], object] | None = None
     """Gets the message that AWS sends to the destination: which records, not what they hold."""
     backoff_s: float = 0.05
+    function_name: str = "cdc-apply"
 
 
 class Runner:
@@ -224,8 +225,11 @@ class Runner:
         state: Path | None = None,
         *,
         now: Callable[[], float] = time.time,
+        cloudwatch: Any = None,
     ) -> None:
         self.kinesis, self.function, self.source, self.state, self.now = kinesis, function, source, state, now
+        self.cloudwatch = cloudwatch
+        """Gets AWS/Lambda IteratorAge of every invocation."""
         self.arn: str = kinesis.describe_stream_summary(StreamName=source.stream)["StreamDescriptionSummary"][
             "StreamARN"
         ]
@@ -378,6 +382,14 @@ class Runner:
         """How many records, from the first on, are done; and the text of the error."""
         self.invocations += 1
         self.age_s[shard] = self.now() - records[-1]["ApproximateArrivalTimestamp"].timestamp()
+        if self.cloudwatch is not None:
+            age = {
+                "MetricName": "IteratorAge",
+                "Dimensions": [{"Name": "FunctionName", "Value": self.source.function_name}],
+                "Value": self.age_s[shard] * 1000,
+                "Unit": "Milliseconds",
+            }
+            self.cloudwatch.put_metric_data(Namespace="AWS/Lambda", MetricData=[age])
         try:
             answer = self.function(self.event(shard, records))
         except FunctionError as error:
@@ -418,7 +430,7 @@ class Runner:
                 {
                     "requestContext": {
                         "requestId": str(uuid.uuid4()),
-                        "functionArn": f"arn:aws:lambda:{config.AWS_REGION}:123456789012:function:lab",
+                        "functionArn": f"arn:aws:lambda:{config.AWS_REGION}:123456789012:function:{self.source.function_name}",
                         "condition": condition,
                         "approximateInvokeCount": invoked,
                     },

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,20 @@ def test_disabled_it_invokes_nothing(kinesis: Any) -> None:
         runner.enabled.set()
         runner.drain()
     assert seen.batches == ["a"]
+
+
+def test_cloudwatch_is_told_how_far_behind_the_function_is(kinesis: Any) -> None:
+    cloudwatch = boto3.client("cloudwatch", region_name=config.AWS_REGION)
+    fill(kinesis, "a")
+    source = EventSource(STREAM, function_name="f")
+    with Runner(kinesis, Seen(), source, now=lambda: time.time() + 60, cloudwatch=cloudwatch) as runner:
+        runner.drain()
+    now = datetime.now(UTC)
+    (point,) = cloudwatch.get_metric_statistics(
+        Namespace="AWS/Lambda", MetricName="IteratorAge", Dimensions=[{"Name": "FunctionName", "Value": "f"}], Period=600,
+        StartTime=now - timedelta(minutes=9), EndTime=now + timedelta(minutes=1), Statistics=["Maximum"],
+    )["Datapoints"]  # fmt: skip
+    assert 60_000 <= point["Maximum"] < 180_000
 
 
 def test_children_of_a_shard_are_read_after_it(kinesis: Any) -> None:
