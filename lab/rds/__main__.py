@@ -1,4 +1,4 @@
-"""``python -m lab.rds --port N --folder DIR``: the simulated AWS of `lab.aws` with real databases behind RDS."""
+"""``python -m lab.rds --port N --folder DIR``: the simulated AWS of `lab.aws` with real databases behind RDS and DMS."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import resource
 from pathlib import Path
 
 from lab import aws, config
+from lab.dms.backend import install as install_dms
 from lab.rds.backend import install
 from lab.rds.plane import folder
 
@@ -20,4 +21,5 @@ if __name__ == "__main__":
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     plane = install(arguments.folder)
+    install_dms(arguments.folder / "dms", arguments.port)
     aws.serve(arguments.host, arguments.port, at_end=plane.end)
