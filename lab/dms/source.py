@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import MySQLdb
@@ -310,7 +310,7 @@ class Follower:
     """Reads the binary log from a position on, transaction by transaction."""
 
     def __init__(
-        self, source: Source, begin: Position, server_id: int, describe: Callable[[str, str], Table | None]
+        self, source: Source, begin: Position, server_id: int, describe: Callable[[str, str, bool], Table | None]
     ) -> None:
         """Describes a follower, which reads when `transactions` is asked.
 
@@ -318,12 +318,13 @@ class Follower:
             source: the server
             begin: position after which transactions are read
             server_id: an id that no other replica of the server has
-            describe: the table of a name, or None when the task does not take it
+            describe: the table of a name, or None when the task does not take it; True asks for what it is now
         """
         self.source, self.begin, self.server_id, self.describe = source, begin, server_id, describe
         self.read_at, self.lag_s = 0.0, 0.0  # of the last event that was read
         self.here = begin
         self.known: dict[tuple[str, str], Table | None] = {}
+        self.changed: set[tuple[str, str]] = set()  # by a statement that was read
         self.stop = threading.Event()
         logging.getLogger("pymysqlreplication").setLevel(logging.ERROR)
 
@@ -402,20 +403,26 @@ class Follower:
         if found := DDL.match(text):
             schema = found[2] or _str(event.schema)
             self.known.pop((schema, found[3]), None)
+            self.changed.add((schema, found[3]))
             made.changes.append(Change(found[1].lower(), schema, found[3], here, statement=text))
         return True
+
+    def _known(self, schema: str, name: str) -> Table | None:
+        if (schema, name) not in self.known:
+            self.known[schema, name] = self.describe(schema, name, (schema, name) in self.changed)
+        return self.known[schema, name]
 
     def _rows(self, event: Any, kind: str, here: Position) -> Iterator[Change]:
         schema, name = getattr(event, "schema", None), getattr(event, "table", None)
         if not schema or not name:
             return
-        if (schema, name) not in self.known:
-            self.known[schema, name] = self.describe(schema, name)
-        table = self.known[schema, name]
+        table = self._known(schema, name)
         if table is None:
             return
-        if len(table.columns) != len(event.columns):
+        if len(table.columns) < len(event.columns):
             raise FatalError(f"{STRANGE} ({table.full_name})")
+        # A description that is newer than the event may have columns behind those of the event.
+        table = replace(table, columns=table.columns[: len(event.columns)])
         for seen, column in zip(event.columns, table.columns, strict=True):
             seen.name, seen.unsigned = column.name, column.is_unsigned
             seen.character_set_name = "binary" if column.is_bytes else column.charset

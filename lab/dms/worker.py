@@ -332,8 +332,10 @@ class Worker:
         finally:
             self.follower.stop.set()
 
-    def _describe(self, schema: str, name: str) -> Table | None:
+    def _describe(self, schema: str, name: str, anew: bool = True) -> Table | None:
         """For the reader: the table of a row event, or None when the task does not take it."""
+        if not anew and f"{schema}.{name}" in self.mapped:
+            return self.mapped[f"{schema}.{name}"].table
         if schema in SYSTEM_SCHEMAS or not self.mappings.takes(schema, name):
             return None
         table = self.source.table(schema, name)

@@ -50,7 +50,7 @@ class Mapped:
         """Values by their names on the target, and how many of them were cut."""
         made, cut = {}, 0
         for column in self.table.columns:
-            if column.name not in self.names.columns:
+            if column.name not in self.names.columns or column.name not in values:
                 continue
             value = values[column.name]
             if self.lob_bytes is not None and column.is_lob and value is not None and len(value) > self.lob_bytes:
