@@ -20,6 +20,7 @@ from moto.secretsmanager.models import secretsmanager_backends
 from lab import aws, config
 from lab.dms import faults, metrics, responses
 from lab.dms.assessment import Assessment
+from lab.dms.serverless import Replication
 from lab.dms.source import LostError, Source
 from lab.dms.targets.mysql import MySQLTarget
 from lab.dms.task import Task, invalid
@@ -85,11 +86,12 @@ class Backend(models.DatabaseMigrationServiceBackend):
         self.events: list[dict[str, Any]] = []
         self.assessments: dict[str, Assessment] = {}
         self.tasks: dict[str, Task] = self.replication_tasks
+        self.replications: dict[str, Replication] = {}
         if self not in _backends:  # a reset of moto makes it anew in place
             _backends.append(self)
 
     def reset(self) -> None:
-        for task in self.tasks.values():
+        for task in [*self.tasks.values(), *self.replications.values()]:
             task.forget()
         super().reset()
 
@@ -208,27 +210,42 @@ class Backend(models.DatabaseMigrationServiceBackend):
             if given["ReplicationTaskIdentifier"] in {task.id for task in self.tasks.values()}:
                 raise ResourceAlreadyExistsFault("The resource you are attempting to create already exists.")
             self.instance(given["ReplicationInstanceArn"])
-            for name, kind in (("SourceEndpointArn", "source"), ("TargetEndpointArn", "target")):
-                if self.endpoint(given[name]).endpoint_type != kind:
-                    raise invalid(f"{given[name]} is not a {kind} endpoint")
+            self._require_endpoints(given)
             task = Task(self, given)
             self.tasks[task.arn] = task
             if tags := given.get("Tags"):
                 self.tagger.tag_resource(task.arn, tags)
         return task
 
-    def remove_task(self, arn: str) -> Task:
-        task = self.task(arn)
+    def replication(self, arn: str) -> Replication:
+        if arn not in self.replications:
+            raise ResourceNotFoundFault(f"Replication config not found: {arn}")
+        return self.replications[arn]
+
+    def make_replication(self, given: dict[str, Any]) -> Replication:
+        """A replication config."""
+        with self.lock:
+            if given["ReplicationConfigIdentifier"] in {each.id for each in self.replications.values()}:
+                raise ResourceAlreadyExistsFault("The resource you are attempting to create already exists.")
+            self._require_endpoints(given)
+            made = Replication(self, given)
+            self.replications[made.arn] = made
+            if tags := given.get("Tags"):
+                self.tagger.tag_resource(made.arn, tags)
+        return made
+
+    def remove_task(self, task: Task) -> None:
+        """Delete a task or a replication config."""
         task.remove()
 
         def remove() -> None:
             time.sleep(float(self.fault("slow_s", task.id)))
             task.forget()
             self.record("replication-task", task.id, "deletion", "Replication task has been deleted.")
-            self.tasks.pop(arn, None)
+            self.tasks.pop(task.arn, None)
+            self.replications.pop(task.arn, None)
 
         threading.Thread(target=remove, daemon=True).start()
-        return task
 
     def make_endpoint(self, given: dict[str, Any], make: Any) -> Any:
         """``make`` is what moto does."""
@@ -240,8 +257,13 @@ class Backend(models.DatabaseMigrationServiceBackend):
         self.endpoints[given["EndpointIdentifier"]].status = "active"
         return made
 
+    def _require_endpoints(self, given: dict[str, Any]) -> None:
+        for name, kind in (("SourceEndpointArn", "source"), ("TargetEndpointArn", "target")):
+            if self.endpoint(given[name]).endpoint_type != kind:
+                raise invalid(f"{given[name]} is not a {kind} endpoint")
+
     def require_unused(self, arn: str) -> None:
-        for task in self.tasks.values():
+        for task in [*self.tasks.values(), *self.replications.values()]:
             if arn in {task.source_endpoint_arn, task.target_endpoint_arn, task.replication_instance_arn}:
                 raise InvalidResourceStateFault(f"{arn} is in use by the replication task {task.id}")
 

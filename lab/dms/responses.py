@@ -12,7 +12,7 @@ from moto.dms.responses import DatabaseMigrationServiceResponse
 
 from lab.dms.task import invalid
 
-PAGE = {"describe_table_statistics": 500}
+TABLES = 500  # of a page at most
 RELOADED_AT_ONCE = 10
 DAY_MINUTES = 14 * 24 * 60
 Answer = dict[str, Any]
@@ -62,6 +62,10 @@ CONNECTION_FILTERS: dict[str, Callable[[Any], set[Any]]] = {
     "endpoint-arn": lambda c: {c.endpoint_arn},
     "replication-instance-arn": lambda c: {c.replication_instance_arn},
 }
+REPLICATION_FILTERS: dict[str, Callable[[Any], set[Any]]] = {
+    "replication-config-arn": lambda r: {r.arn},
+    "replication-config-id": lambda r: {r.id},
+}
 RUN_FILTERS: dict[str, Callable[[Any], set[Any]]] = {
     "replication-task-assessment-run-arn": lambda r: {r.arn},
     "replication-task-arn": lambda r: {r.task.arn},
@@ -103,7 +107,7 @@ def move_replication_task(backend: Any, given: Answer) -> Answer:
 
 
 def delete_replication_task(backend: Any, given: Answer) -> Answer:
-    return {"ReplicationTask": backend.remove_task(given["ReplicationTaskArn"]).to_dict()}
+    return _task(backend, given, backend.remove_task)
 
 
 def _task(backend: Any, given: Answer, act: Callable[[Any], None]) -> Answer:
@@ -115,29 +119,36 @@ def _task(backend: Any, given: Answer, act: Callable[[Any], None]) -> Answer:
 
 def describe_table_statistics(backend: Any, given: Answer) -> Answer:
     task = backend.task(given["ReplicationTaskArn"])
-    delay = float(backend.fault("stats_delay_s", task.id))
+    return {"ReplicationTaskArn": task.arn, **_page(given, "TableStatistics", _tables(backend, task, given), TABLES)}
+
+
+def _tables(backend: Any, task: Any, given: Answer) -> list[Answer]:
     task.refresh()
-    rows = task.shown_tables(time.time(), delay)
+    rows = task.shown_tables(time.time(), float(backend.fault("stats_delay_s", task.id)))
     names = {"schema-name": "SchemaName", "table-name": "TableName", "table-state": "TableState"}
     for each in given.get("Filters") or ():
         if each["Name"] not in names:
             raise invalid(f"Filter {each['Name']} is not supported")
         rows = [row for row in rows if row[names[each["Name"]]] in each["Values"]]
-    return {"ReplicationTaskArn": task.arn, **_page(given, "TableStatistics", rows, PAGE["describe_table_statistics"])}
+    return rows
 
 
 def reload_tables(backend: Any, given: Answer) -> Answer:
+    with backend.lock:
+        task = backend.task(given["ReplicationTaskArn"])
+        _reload(task, given)
+    return {"ReplicationTaskArn": task.arn}
+
+
+def _reload(task: Any, given: Answer) -> None:
     tables = [(each["SchemaName"], each["TableName"]) for each in given["TablesToReload"]]
     if not 0 < len(tables) <= RELOADED_AT_ONCE:
         raise invalid(f"At most {RELOADED_AT_ONCE} tables can be reloaded at once")
     if given.get("ReloadOption", "data-reload") not in {"data-reload", "validate-only"}:
         raise invalid(f"ReloadOption {given['ReloadOption']} is not valid")
-    with backend.lock:
-        task = backend.task(given["ReplicationTaskArn"])
-        if given.get("ReloadOption") == "validate-only":
-            raise InvalidParameterCombinationException("ReloadOption validate-only needs a task with validation")
-        task.reload(tables)
-    return {"ReplicationTaskArn": task.arn}
+    if given.get("ReloadOption") == "validate-only":
+        raise InvalidParameterCombinationException("ReloadOption validate-only needs a task with validation")
+    task.reload(tables)
 
 
 def test_connection(backend: Any, given: Answer) -> Answer:
@@ -237,7 +248,66 @@ def delete_replication_task_assessment_run(backend: Any, given: Answer) -> Answe
     return {"ReplicationTaskAssessmentRun": {**run.to_dict(), "Status": "deleting"}}
 
 
+def create_replication_config(backend: Any, given: Answer) -> Answer:
+    return {"ReplicationConfig": backend.make_replication(given).config()}
+
+
+def describe_replication_configs(backend: Any, given: Answer) -> Answer:
+    return _page(given, "ReplicationConfigs", [each.config() for each in _replications(backend, given)])
+
+
+def describe_replications(backend: Any, given: Answer) -> Answer:
+    return _page(given, "Replications", [each.to_dict() for each in _replications(backend, given)])
+
+
+def _replications(backend: Any, given: Answer) -> list[Any]:
+    rows = sorted(backend.replications.values(), key=lambda each: each.id)
+    return _matching(given, rows, REPLICATION_FILTERS, "No replication configs found matching provided filter.")
+
+
+def modify_replication_config(backend: Any, given: Answer) -> Answer:
+    return {"ReplicationConfig": _replication(backend, given, lambda each: each.modify(given)).config()}
+
+
+def delete_replication_config(backend: Any, given: Answer) -> Answer:
+    return {"ReplicationConfig": _replication(backend, given, backend.remove_task).config()}
+
+
+def start_replication(backend: Any, given: Answer) -> Answer:
+    return {"Replication": _replication(backend, given, lambda each: each.begin(given)).to_dict()}
+
+
+def stop_replication(backend: Any, given: Answer) -> Answer:
+    return {"Replication": _replication(backend, given, lambda each: each.end()).to_dict()}
+
+
+def _replication(backend: Any, given: Answer, act: Callable[[Any], None]) -> Any:
+    with backend.lock:
+        replication = backend.replication(given["ReplicationConfigArn"])
+        act(replication)
+        return replication
+
+
+def describe_replication_table_statistics(backend: Any, given: Answer) -> Answer:
+    replication = backend.replication(given["ReplicationConfigArn"])
+    page = _page(given, "ReplicationTableStatistics", _tables(backend, replication, given), TABLES)
+    return {"ReplicationConfigArn": replication.arn, **page}
+
+
+def reload_replication_tables(backend: Any, given: Answer) -> Answer:
+    return {"ReplicationConfigArn": _replication(backend, given, lambda each: _reload(each, given)).arn}
+
+
 OPERATIONS = (
+    create_replication_config,
+    delete_replication_config,
+    describe_replication_configs,
+    describe_replication_table_statistics,
+    describe_replications,
+    modify_replication_config,
+    reload_replication_tables,
+    start_replication,
+    stop_replication,
     create_replication_task,
     delete_connection,
     delete_replication_task,

@@ -146,7 +146,7 @@ class Task(models.FakeReplicationTask):
         kind = given["StartReplicationTaskType"]
         self._require(STARTABLE, "started")
         self._require_start_type(kind, given)
-        self.backend.require_connections(self)
+        self._require_tested()
         self._keep_range(given)
         if kind != "resume-processing":
             for name in ("state.json", "command.json"):
@@ -157,6 +157,9 @@ class Task(models.FakeReplicationTask):
         self.started.append(time.time())
         self.stopped = None
         threading.Thread(target=self._work, daemon=True).start()
+
+    def _require_tested(self) -> None:
+        self.backend.require_connections(self)
 
     def _require_start_type(self, kind: str, given: dict[str, Any]) -> None:
         is_from_position = given.get("CdcStartPosition") or given.get("CdcStartTime")

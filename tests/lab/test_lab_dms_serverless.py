@@ -1,0 +1,96 @@
+"""Serverless replications of the simulated DMS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.lab import dms_kit
+from tests.lab.dms_kit import Dms, mappings
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dms]:
+    with dms_kit.account(tmp_path_factory.mktemp("dms")) as made:
+        yield made
+
+
+def make(lab: Dms, schema: str, kind: str, name: str) -> str:
+    made = lab.dms.create_replication_config(
+        ReplicationConfigIdentifier=name,
+        SourceEndpointArn=lab.made["mysql57"],
+        TargetEndpointArn=lab.made["mysql80"],
+        ComputeConfig={"MinCapacityUnits": 2, "MaxCapacityUnits": 4},
+        ReplicationType=kind,
+        TableMappings=mappings(schema),
+        ReplicationSettings=json.dumps({"FullLoadSettings": {"TargetTablePrepMode": "TRUNCATE_BEFORE_LOAD"}}),
+    )
+    return str(made["ReplicationConfig"]["ReplicationConfigArn"])
+
+
+def seen(lab: Dms, arn: str) -> Any:
+    filters = [{"Name": "replication-config-arn", "Values": [arn]}]
+    return lab.dms.describe_replications(Filters=filters)["Replications"][0]
+
+
+def test_a_replication_gets_capacity_copies_and_gives_it_back(lab: Dms) -> None:
+    schema = lab.schema("CREATE TABLE {s}.t (id INT PRIMARY KEY, v VARCHAR(20))")
+    lab.write(f"INSERT INTO {schema}.t VALUES (1, 'one')")
+    with lab.faults(slow_s=1):
+        arn = make(lab, schema, "full-load-and-cdc", "whole")
+        lab.until(lambda: seen(lab, arn)["Status"] == "created")
+        assert "ProvisionData" not in seen(lab, arn)
+        lab.dms.start_replication(ReplicationConfigArn=arn, StartReplicationType="start-replication")
+        found = set()
+        while (status := seen(lab, arn)["Status"]) != "running":
+            found.add(status)
+        assert len(found) > 2, found
+        assert seen(lab, arn)["ProvisionData"] == {"ProvisionState": "provisioned", "ProvisionedCapacityUnits": 2}
+        lab.write(f"INSERT INTO {schema}.t VALUES (2, 'two')")
+        lab.until(lambda: lab.sink.rows("SHOW DATABASES LIKE %s", (schema,)) and lab.differences(schema, "t") == [])
+        lab.dms.reload_replication_tables(
+            ReplicationConfigArn=arn, TablesToReload=[{"SchemaName": schema, "TableName": "t"}]
+        )
+
+        def table() -> Any:
+            return lab.dms.describe_replication_table_statistics(ReplicationConfigArn=arn)[
+                "ReplicationTableStatistics"
+            ][0]
+
+        lab.until(lambda: table()["FullLoadReloaded"])
+        assert table()["FullLoadRows"] == 2
+        lab.dms.stop_replication(ReplicationConfigArn=arn)
+        lab.until(lambda: seen(lab, arn)["Status"] == "stopped")
+        with pytest.raises(ClientError, match="not deprovisioned yet"):
+            lab.dms.delete_replication_config(ReplicationConfigArn=arn)
+        lab.until(lambda: seen(lab, arn)["ProvisionData"]["ProvisionState"] == "deprovisioned")
+    lab.dms.delete_replication_config(ReplicationConfigArn=arn)
+
+    def is_gone() -> bool:
+        try:
+            seen(lab, arn)
+        except lab.dms.exceptions.ResourceNotFoundFault:
+            return True
+        return False
+
+    lab.until(is_gone)
+
+
+def test_a_full_load_is_not_resumed(lab: Dms) -> None:
+    schema = lab.schema("CREATE TABLE {s}.t (id INT PRIMARY KEY)")
+    arn = make(lab, schema, "full-load", "load")
+    lab.until(lambda: seen(lab, arn)["Status"] == "created")
+    lab.dms.start_replication(ReplicationConfigArn=arn, StartReplicationType="start-replication")
+    lab.until(lambda: seen(lab, arn)["Status"] == "stopped")
+    assert seen(lab, arn)["StopReason"] == "Stop Reason FULL_LOAD_ONLY_FINISHED"
+    with pytest.raises(ClientError, match="not applicable to a serverless full load"):
+        lab.dms.start_replication(ReplicationConfigArn=arn, StartReplicationType="resume-processing")
+    with pytest.raises(ClientError) as error:
+        make(lab, schema, "full-load", "load")
+    assert error.value.response["Error"]["Code"] == "ResourceAlreadyExistsFault"
