@@ -40,9 +40,14 @@ class TableState:
     ValidationState: str = "Not enabled"
     loaded_until: list[Any] | None = None  # position of the log up to which changes may be in the load already
     errors: int = 0
+    validated_s: float = 0.0
 
     def described(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if k not in {"loaded_until", "errors"} and v is not None}
+        return {
+            k: v
+            for k, v in asdict(self).items()
+            if k not in {"loaded_until", "errors", "validated_s"} and v is not None
+        }
 
 
 @dataclass

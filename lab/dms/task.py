@@ -241,18 +241,21 @@ class Task(models.FakeReplicationTask):
             "ready" if before == "ready" else "stopped", "configuration change", "Replication task has been moved."
         )
 
-    def reload(self, tables: list[tuple[str, str]]) -> None:
+    def reload(self, tables: list[tuple[str, str]], validate_only: bool = False) -> None:
         """ReloadTables."""
         if self.status != "running":
             raise InvalidResourceStateFault("ReloadTables is only valid when the task is running")
         if self.migration_type == "cdc":
             raise InvalidResourceStateFault("ReloadTables is not valid for tasks of the type cdc")
+        if validate_only and not self.settings["ValidationSettings"]["EnableValidation"]:
+            raise InvalidParameterCombinationException("ReloadOption validate-only needs a task with validation")
         known = self.refresh().tables
         for schema, table in tables:
             if f"{schema}.{table}" not in known:
                 raise invalid(f"Table {schema}.{table} is not a table of the task")
         self.commands += 1
-        command = {"number": self.commands, "tables": [".".join(each) for each in tables]}
+        names = [".".join(each) for each in tables]
+        command = {"number": self.commands, "tables": names, "validate_only": validate_only}
         fresh = self.folder / "command.new"
         fresh.write_text(json.dumps(command))
         fresh.rename(self.folder / "command.json")

@@ -124,6 +124,7 @@ class Worker:
         if kind != "cdc" and (is_missing or not self.state.loaded):
             self._full_load()
         if kind == "full-load":
+            self._validate()
             raise Stopped("FULL_LOAD_ONLY_FINISHED")
         if self.settings["FullLoadSettings"]["StopTaskCachedChangesNotApplied"] and self.state.phase == "full load":
             self.state.phase = "cached"
@@ -172,6 +173,8 @@ class Worker:
         if stored is None:
             first = "Table completed" if self.job["migration_type"] == "cdc" else "Before load"
             stored = self.state.tables[table.full_name] = TableState(table.schema, table.name, first)
+            if self.settings["ValidationSettings"]["EnableValidation"]:
+                stored.ValidationState = "Pending validation"
         return stored
 
     # The full load
@@ -373,6 +376,7 @@ class Worker:
                 item = self.queue.get(timeout=IDLE_S)
             except queue.Empty:
                 self.oldest_s = 0
+                self._validate()
                 self.state.save(now=False)
                 continue
             if isinstance(item, Exception):
@@ -483,6 +487,42 @@ class Worker:
             except (RowError, TableError) as error:
                 self._suspend(name, str(error))
 
+    # Validation: rows of both sides, as soon as the target has everything that the source has
+
+    def _validate(self) -> None:
+        if not isinstance(self.target, MySQLTarget) or not self.settings["ValidationSettings"]["EnableValidation"]:
+            return
+        before = self._level()
+        for name, mapped in self.mapped.items():
+            table = self.state.tables[name]
+            if table.TableState == "Table completed" and table.validated_s <= table.LastUpdateTime:
+                self._compare(mapped, table, before)
+
+    def _level(self) -> Position | None:
+        """Where both sides are the same; None when the target is behind."""
+        if self.job["migration_type"] == "full-load":
+            return Position("", 0)
+        here = self.source.position()
+        return here if self.follower is not None and self.follower.here == here and self.queue.empty() else None
+
+    def _compare(self, mapped: Mapped, table: TableState, level: Position | None) -> None:
+        if not mapped.key:
+            table.ValidationState = "No primary key"
+            return
+        begin = time.time()
+        found = (
+            self.target.mismatches(mapped, self._read(mapped)) if level and isinstance(self.target, MySQLTarget) else []
+        )
+        if level is None or level != self._level():
+            table.ValidationState, table.ValidationPendingRecords = (
+                "Pending records",
+                max(1, table.ValidationPendingRecords),
+            )
+            return
+        table.ValidationPendingRecords, table.ValidationFailedRecords = 0, len(found)
+        table.ValidationState = "Mismatched records" if found else "Validated"
+        table.validated_s = begin
+
     # Orders, and numbers
 
     def _reload(self) -> None:
@@ -494,7 +534,10 @@ class Worker:
             return
         self.state.handled = command["number"]
         for name in command["tables"]:
-            if name in self.mapped:
+            if command["validate_only"]:
+                self.state.tables[name].validated_s = 0.0
+                self.state.tables[name].ValidationState = "Pending revalidation"
+            elif name in self.mapped:
                 self._take(self.source.table(*name.split(".", 1)))
                 self._load(name, "Table is being reloaded")
                 self.state.tables[name].FullLoadReloaded = True

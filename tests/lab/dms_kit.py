@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,10 +252,8 @@ def account(folder: Path) -> Iterator[Dms]:
     with (folder / "aws.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=config.ROOT, stdout=log, stderr=log)
     try:
-        for server in servers:
-            server.configure({"binlog-checksum": "NONE", "innodb-buffer-pool-size": "64M", "sync-binlog": "0"})
-            server.initialise()
-            server.start()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(_bring_up, servers))
         made = Dms(rds, f"http://{config.HOST}:{port}", servers[0], servers[1], process)
         made.until(lambda: process.poll() is not None or _answers(made), START_S)
         assert process.poll() is None, Path(log.name).read_text()
@@ -265,6 +264,12 @@ def account(folder: Path) -> Iterator[Dms]:
         process.wait(30)
         for server in servers:
             server.delete()
+
+
+def _bring_up(server: Server) -> None:
+    server.configure({"binlog-checksum": "NONE", "innodb-buffer-pool-size": "64M", "sync-binlog": "0"})
+    server.initialise()
+    server.start()
 
 
 def _answers(made: Dms) -> bool:

@@ -214,3 +214,22 @@ def test_mappings_choose_rename_and_filter(lab: Dms) -> None:
     assert set(lab.tables(task)) == {"keep"}
     assert lab.table(task)["AppliedDdls"] == 1
     lab.stop(task)
+
+
+def test_validation_finds_what_somebody_changed_on_the_target(lab: Dms) -> None:
+    schema = filled(lab, 1000)
+    task = lab.task(schema, ValidationSettings={"EnableValidation": True})
+    lab.run(task)
+    lab.replicating(task)
+    lab.until(lambda: lab.table(task)["ValidationState"] == "Validated")
+    lab.sink.sql(f"UPDATE {schema}.t SET v = 'wrong' WHERE id < 3")
+    again = {"ReplicationTaskArn": task, "TablesToReload": [{"SchemaName": schema, "TableName": "t"}]}
+    lab.dms.reload_tables(**again, ReloadOption="validate-only")
+    lab.until(lambda: lab.table(task)["ValidationState"] == "Mismatched records")
+    assert lab.table(task)["ValidationFailedRecords"] == 3
+    lab.stop(task)
+    keyless = lab.schema("CREATE TABLE {s}.t (id INT)")
+    other = lab.task(keyless, kind="full-load", ValidationSettings={"EnableValidation": True})
+    lab.run(other)
+    lab.ended(other)
+    assert lab.table(other)["ValidationState"] == "No primary key"

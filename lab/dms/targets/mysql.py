@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import MySQLdb
 import MySQLdb.constants.CLIENT
 
-from lab.dms.source import Change, Column, LostError, Transaction
+from lab.dms.source import Change, Column, LostError, Source, Transaction
 from lab.dms.targets import Loaded, Mapped, Row, RowError, TableError
 
 TRUNCATED = {1264, 1265, 1406}
@@ -24,6 +25,7 @@ class MySQLTarget:
 
     def __init__(self, address: dict[str, Any], task: str, control_schema: str, initial: str = "") -> None:
         self.task, self.control_schema = task, control_schema
+        self.reader = Source(**address)
         try:
             self.connection = MySQLdb.connect(
                 **address,
@@ -104,6 +106,20 @@ class MySQLTarget:
             "VALUES (%s, %s, %s, %s, %s)",
             [self.task, mapped.names.schema, mapped.names.table, statement, error],
         )
+
+    def mismatches(self, mapped: Mapped, batches: Iterator[list[Row]]) -> list[Any]:
+        """Keys of rows that differ from those of the source, or are on one side only."""
+        theirs = {tuple(row[name] for name in mapped.key): row for batch in batches for row in batch}
+        table = self.reader.table(mapped.names.schema, mapped.names.table)
+        names = [column.name for column in table.columns]
+        mine = {}
+        for batch in self.reader.read(table, "", []):
+            for values in batch:
+                row = dict(zip(names, values, strict=True))
+                mine[tuple(row[name] for name in mapped.key)] = {
+                    name: row.get(name) for name in mapped.names.columns.values()
+                }
+        return [key for key in theirs.keys() | mine.keys() if theirs.get(key) != mine.get(key)]
 
     def _one(self, mapped: Mapped, statement: str, before: Row, args: list[Any], tolerant: bool) -> None:
         key = mapped.key or list(before)
