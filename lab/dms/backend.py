@@ -15,6 +15,7 @@ from moto.dms.exceptions import (
     ResourceAlreadyExistsFault,
     ResourceNotFoundFault,
 )
+from moto.logs.models import logs_backends
 from moto.secretsmanager.models import secretsmanager_backends
 
 from lab import aws, config
@@ -109,6 +110,18 @@ class Backend(models.DatabaseMigrationServiceBackend):
                     "Date": time.time(),
                 }
             )
+
+    def log(self, task: Task, at: float, text: str) -> None:
+        """A line in CloudWatch Logs, where DMS puts it."""
+        instance = self.replication_instances.get(task.replication_instance_arn)
+        group = f"dms-tasks-{instance.id}" if instance else f"dms-serverless-replication-{task.resource_id}"
+        stream = f"dms-task-{task.resource_id}"
+        store = logs_backends[self.account_id][self.region_name]
+        if group not in store.groups:
+            store.create_log_group(group, {})
+        if stream not in store.groups[group].streams:
+            store.create_log_stream(group, stream)
+        store.put_log_events(group, stream, [{"timestamp": int(at * 1000), "message": text}])
 
     # What is where
 

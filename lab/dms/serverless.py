@@ -12,8 +12,8 @@ from lab.dms.source import Position
 from lab.dms.task import STARTABLE, Task
 
 ON_THE_WAY = (
-    "initialising",
-    "preparing_metadata_resources",
+    "initializing",
+    "preparing_metadata",
     "testing_connection",
     "fetching_metadata",
     "calculating_capacity",

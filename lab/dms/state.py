@@ -67,7 +67,6 @@ class State:
     pid: int = 0
     handled: int = 0  # the last command
     metrics: dict[str, float] = field(default_factory=dict)
-    events: list[list[Any]] = field(default_factory=list)  # time, category, text
 
     def __post_init__(self) -> None:
         self._lock, self._saved = threading.Lock(), 0.0
@@ -93,4 +92,6 @@ class State:
             self._saved = time.monotonic()
 
     def note(self, category: str, text: str) -> None:
-        self.events.append([time.time(), category, text])
+        """Tell the API of an event, or with the category ``log`` of a line of the task's log."""
+        with self.path.with_name("events.jsonl").open("a") as log:
+            log.write(json.dumps([time.time(), category, text]) + "\n")

@@ -325,9 +325,16 @@ class Task(models.FakeReplicationTask):
         self.status = "failed" if failed else "stopped"
 
     def _take_events(self) -> None:
-        for _, category, text in self.state.events[self.seen_events :]:
-            self.event(category, text)
-        self.seen_events = len(self.state.events)
+        path = self.folder / "events.jsonl"
+        lines = path.read_bytes()[self.seen_events :] if path.is_file() else b""
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self.seen_events += len(whole)
+        for line in whole.splitlines():
+            at, category, text = json.loads(line)
+            if category != "log":
+                self.event(category, text)
+            elif self.settings["Logging"]["EnableLogging"]:
+                self.backend.log(self, at, text)
 
     def event(self, category: str, text: str) -> None:
         self.backend.record("replication-task", self.id, category, text)

@@ -43,6 +43,7 @@ from lab.dms.targets.s3 import S3Target
 QUEUED = 500  # transactions that are read ahead
 IDLE_S = 0.1
 KILOBYTE = 1024
+WRITING = ("INSERT_RECORD", "UPDATE_RECORD")  # policies by which the row is written all the same
 UNLOADED = ("Before load", "Full load", "Table cancelled")
 NOTHING = (
     "No tables were found at task initialization. Either the selected table(s) or schema(s) no longer exist or no match was found for "
@@ -101,9 +102,16 @@ class Worker:
                 self.state.failure = text
                 self.state.note("failure", f"Recoverable error {self.state.recoveries}: {error}")
                 self.state.save()
-                if self.told_to_stop.wait(float(self.errors["RecoverableErrorInterval"])):
+                if self.told_to_stop.wait(self._pause()):
                     self._end("NORMAL", "")
                     return
+
+    def _pause(self) -> float:
+        """Seconds before the next try; they grow from try to try."""
+        interval = float(self.errors["RecoverableErrorInterval"])
+        if not self.errors["RecoverableErrorThrottling"]:
+            return interval
+        return min(interval * self.state.recoveries, float(self.errors["RecoverableErrorThrottlingMax"]))
 
     def _end(self, reason: str, failure: str) -> None:
         for each in self.state.tables.values():
@@ -244,7 +252,17 @@ class Worker:
         where = f" WHERE {' AND '.join(text for text, _ in wheres)}" if wheres else ""
         columns = [column.name for column in mapped.table.columns]
         for batch in self.source.read(mapped.table, where, [arg for _, args in wheres for arg in args]):
-            yield [mapped.row(dict(zip(columns, values, strict=True)))[0] for values in batch]
+            yield [self._row(mapped, dict(zip(columns, values, strict=True)), "SOURCE_UNLOAD  ") for values in batch]
+
+    def _row(self, mapped: Mapped, values: Row, component: str) -> Row:
+        """Values by their names on the target; what is cut is a line of the log, and nothing else."""
+        row, cut = mapped.row(values)
+        for text in cut:
+            self._log(component, "W", text)
+        return row
+
+    def _log(self, component: str, level: str, text: str) -> None:
+        self.state.note("log", f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%S} [{component}]{level}:  {text}")
 
     def _write(self, mapped: Mapped, table: TableState, rows: list[Row]) -> None:
         size = self.target.batch
@@ -282,6 +300,7 @@ class Worker:
     def _obey(self, mapped: Mapped, table: TableState, policy: str, error: RowError) -> None:
         """Do what an error policy says; those that change the statement have been tried before."""
         table.errors += 1
+        self._log("TARGET_APPLY   ", "W", f"{mapped.table.full_name}: {error}")
         count = self.errors["DataErrorEscalationCount"]
         if policy in {"LOG_ERROR", "IGNORE_RECORD"} and 0 < count < table.errors:
             policy = self.errors["DataErrorEscalationPolicy"]
@@ -297,6 +316,7 @@ class Worker:
         self.state.tables[name].TableState = "Table error"
         self.state.tables[name].LastUpdateTime = time.time()
         self.state.note("failure", f"Table {name} was suspended: {why}")
+        self._log("TASK_MANAGER   ", "E", f"Table '{name}' was errored/suspended: {why}")
         errors = sum(each.TableState == "Table error" for each in self.state.tables.values())
         count = self.errors["TableErrorEscalationCount"]
         policy = self.errors["TableErrorPolicy"]
@@ -437,7 +457,7 @@ class Worker:
         self, mapped: Mapped, table: TableState, change: Change, before: Row | None, after: Row | None
     ) -> None:
         was = mapped.row(before)[0] if before is not None else None
-        now = mapped.row(after)[0] if after is not None else None
+        now = self._row(mapped, after, "SOURCE_CAPTURE ") if after is not None else None
         if change.kind == "update" and was is None:  # a filter lets it in, or keeps it out, from now on
             change = Change("insert", change.schema, change.table, change.position, None, after)
         elif change.kind == "update" and now is None:
@@ -449,7 +469,7 @@ class Worker:
             policy = self.errors[
                 "DataTruncationErrorPolicy" if error.truncated else f"ApplyError{change.kind.title()}Policy"
             ]
-            if (change.kind, policy) not in {("insert", "UPDATE"), ("update", "INSERT")}:
+            if policy not in WRITING:
                 self._obey(mapped, table, policy, error)
                 return
             self.target.apply(mapped, change, was, now, tolerant=True)

@@ -93,6 +93,19 @@ def test_rows_are_absent_and_only_a_control_table_says_so(lab: Dms, schema: str)
     lab.stop(task)
 
 
+@pytest.mark.parametrize(("setting", "policy"), [("Insert", "UPDATE_RECORD"), ("Update", "UPDATE_RECORD")])
+def test_a_policy_may_write_a_row_all_the_same(lab: Dms, schema: str, setting: str, policy: str) -> None:
+    task = lab.task(schema, ErrorBehavior={f"ApplyError{setting}Policy": policy})
+    lab.run(task)
+    lab.replicating(task)
+    lab.sink.sql(f"INSERT INTO {schema}.t VALUES (3, 'in the way')")
+    lab.sink.sql(f"DELETE FROM {schema}.t WHERE id = 2")
+    lab.write(f"INSERT INTO {schema}.t VALUES (3, 'three')", f"UPDATE {schema}.t SET v = '2' WHERE id = 2")
+    lab.until(lambda: lab.table(task)["Updates"] == 1)
+    assert len(lab.differences(schema, "t")) == (1 if setting == "Insert" else 2)
+    lab.stop(task)
+
+
 def test_truncation_may_suspend_the_table(lab: Dms, schema: str) -> None:
     lab.sink.sql(f"CREATE DATABASE {schema}")
     lab.sink.sql(f"CREATE TABLE {schema}.t (id INT PRIMARY KEY, v VARCHAR(2))")
@@ -108,7 +121,9 @@ def test_truncation_may_suspend_the_table(lab: Dms, schema: str) -> None:
 def test_long_values_are_cut_without_a_word(lab: Dms) -> None:
     schema = lab.schema("CREATE TABLE {s}.t (id INT PRIMARY KEY, x LONGTEXT)")
     lab.write(f"INSERT INTO {schema}.t VALUES (1, REPEAT('x', 40000))")
-    limited = lab.task(schema, FullLoadSettings={"TargetTablePrepMode": "DROP_AND_CREATE"})
+    limited = lab.task(
+        schema, FullLoadSettings={"TargetTablePrepMode": "DROP_AND_CREATE"}, Logging={"EnableLogging": True}
+    )
     lab.run(limited)
     lab.replicating(limited)
     lab.write(f"INSERT INTO {schema}.t VALUES (2, REPEAT('y', 40000))")
@@ -116,6 +131,10 @@ def test_long_values_are_cut_without_a_word(lab: Dms) -> None:
     lab.stop(limited)
     assert lab.sink.sql(f"SELECT LENGTH(x) FROM {schema}.t") == ((32768,), (32768,))
     assert lab.table(limited)["FullLoadErrorRows"] == 0
+    logged = lab.client("logs").get_log_events(
+        logGroupName="dms-tasks-lab", logStreamName=f"dms-task-{limited.rpartition(':')[2]}"
+    )["events"]
+    assert len([line for line in logged if "was truncated to 32768 bytes" in line["message"]]) == 2
     full = lab.task(
         schema,
         TargetMetadata={"FullLobMode": True},

@@ -46,15 +46,19 @@ class Mapped:
         """Columns of the primary key by their names on the target."""
         return [self.names.columns[name] for name in self.table.key if name in self.names.columns]
 
-    def row(self, values: Row) -> tuple[Row, int]:
-        """Values by their names on the target, and how many of them were cut."""
-        made, cut = {}, 0
+    def row(self, values: Row) -> tuple[Row, list[str]]:
+        """Values by their names on the target, and what the log says of those that were cut."""
+        made, cut = {}, []
         for column in self.table.columns:
             if column.name not in self.names.columns or column.name not in values:
                 continue
             value = values[column.name]
             if self.lob_bytes is not None and column.is_lob and value is not None and len(value) > self.lob_bytes:
-                value, cut = value[: self.lob_bytes], cut + 1
+                cut.append(
+                    f"Value of column '{column.name}' in table '{self.table.full_name}' was truncated to {self.lob_bytes} bytes, "
+                    f"actual length: {len(value)} bytes"
+                )
+                value = value[: self.lob_bytes]
             made[self.names.columns[column.name]] = value
         return made, cut
 
