@@ -102,9 +102,22 @@ class Worker:
                 self.state.failure = text
                 self.state.note("failure", f"Recoverable error {self.state.recoveries}: {error}")
                 self.state.save()
-                if self.told_to_stop.wait(self._pause()):
+                if self._is_stopped_within(self._pause()):
                     self._end("NORMAL", "")
                     return
+
+    def _is_stopped_within(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._require_parent()
+            if self.told_to_stop.wait(min(0.5, seconds)):
+                return True
+        return False
+
+    def _require_parent(self) -> None:
+        """A task has no life of its own: without the account it is gone."""
+        if os.getppid() != self.parent:
+            os._exit(1)
 
     def _pause(self) -> float:
         """Seconds before the next try; they grow from try to try."""
@@ -143,8 +156,7 @@ class Worker:
         """Raise what somebody or a fault switch has ordered."""
         if self.told_to_stop.is_set():
             raise Stopped("NORMAL")
-        if os.getppid() != self.parent:  # the account is gone
-            os._exit(1)
+        self._require_parent()
         if reason := self.fault("stop_reason"):
             if reason in {"FATAL_ERROR", "RECOVERABLE_ERROR"}:
                 raise FatalError("Task error notification received from subtask 0, thread 0")

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 from botocore.exceptions import ClientError
 
-from lab.dms.source import Position
 from tests.lab import dms_kit
 from tests.lab.dms_kit import ROLE, Dms, mappings
 
@@ -279,9 +278,3 @@ def test_api_calls_are_throttled_on_order(lab: Dms) -> None:
     with lab.faults(api_throttle=100), pytest.raises(ClientError) as error:
         lab.dms.describe_replication_tasks()
     assert refused(error) == "ThrottlingException"
-
-
-def test_a_checkpoint_reads_back() -> None:
-    position = Position("binlog.000024", 373)
-    assert Position.parse(position.checkpoint()) == Position.parse("binlog.000024:373") == position
-    assert Position("binlog.000009", 9999) < Position("binlog.000010", 4)
