@@ -36,10 +36,14 @@ def read(folder: Path) -> dict[str, Any]:
     return {**FAULTS, **(json.loads(path.read_text()) if path.is_file() else {})}
 
 
+def values(folder: Path, task: str = "") -> dict[str, Any]:
+    """All switches; one that is set to ``{task identifier: value}`` is off for every other task."""
+    found = read(folder)
+    return {name: v.get(task, FAULTS[name]) if isinstance(v, dict) else v for name, v in found.items()}
+
+
 def value(folder: Path, name: str, task: str = "") -> Any:
-    """Value of a switch; one that is set to ``{task identifier: value}`` is off for every other task."""
-    found = read(folder)[name]
-    return found.get(task, FAULTS[name]) if isinstance(found, dict) else found
+    return values(folder, task)[name]
 
 
 def set_faults(folder: Path, **switches: Any) -> None:

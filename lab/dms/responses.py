@@ -204,6 +204,16 @@ def _present(given: Answer) -> Answer:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def add_tags_to_resource(backend: Any, given: Answer) -> Answer:
+    backend.tagger.tag_resource(given["ResourceArn"], given["Tags"])
+    return {}
+
+
+def remove_tags_from_resource(backend: Any, given: Answer) -> Answer:
+    backend.tagger.untag_resource_using_names(given["ResourceArn"], given["TagKeys"])
+    return {}
+
+
 def describe_events(backend: Any, given: Answer) -> Answer:
     until = float(given.get("EndTime") or time.time() + 1)
     span = min(int(given.get("Duration") or 60), DAY_MINUTES) * 60
@@ -297,6 +307,8 @@ def reload_replication_tables(backend: Any, given: Answer) -> Answer:
 
 
 OPERATIONS = (
+    add_tags_to_resource,
+    remove_tags_from_resource,
     create_replication_config,
     delete_replication_config,
     describe_replication_configs,

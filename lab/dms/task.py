@@ -26,7 +26,7 @@ from lab.dms.state import State
 from lab.dms.worker import seconds
 
 POLL_S = 0.05
-END_S = 20
+RESTART_S = 0.3
 STARTABLE = {"ready", "stopped", "failed"}
 FAILURES = {"FATAL_ERROR", "RECOVERABLE_ERROR"}
 VERSION = "3.5.4"  # of an instance that names none
@@ -63,8 +63,11 @@ class Task(models.FakeReplicationTask):
         self.started: list[float] = []
         self.stopped: float | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        self.commands, self.seen_events, self.ending = 0, 0, False
-        self.state = State(self.folder / "state.json")
+        self.commands: list[
+            dict[str, Any]
+        ] = []  # all since the state was made anew; the process knows which it has obeyed
+        self.seen_events, self.ending = 0, False
+        self.state, self.written, self.reading = State(self.folder / "state.json"), (0, 0), threading.Lock()
         self.was_run, self.failure = False, ""
         self.history: list[tuple[float, list[dict[str, Any]]]] = []
         self.status = "creating"
@@ -74,8 +77,11 @@ class Task(models.FakeReplicationTask):
 
     def refresh(self) -> State:
         """The newest that the process has said."""
-        with contextlib.suppress(OSError, ValueError):
-            self.state = State.load(self.folder / "state.json")
+        path = self.folder / "state.json"
+        with self.reading, contextlib.suppress(OSError, ValueError):  # else an older one might come last
+            written = path.stat()
+            if (written.st_mtime_ns, written.st_ino) != self.written:
+                self.state, self.written = State.load(path), (written.st_mtime_ns, written.st_ino)
         return self.state
 
     def shown_tables(self, now: float, delay_s: float) -> list[dict[str, Any]]:
@@ -149,9 +155,11 @@ class Task(models.FakeReplicationTask):
         self._require_tested()
         self._keep_range(given)
         if kind != "resume-processing":
-            for name in ("state.json", "command.json"):
-                (self.folder / name).unlink(missing_ok=True)
-            self.state = State(self.folder / "state.json")
+            with self.reading:
+                for name in ("state.json", "commands.json"):
+                    (self.folder / name).unlink(missing_ok=True)
+                self.commands = []
+                self.state, self.written = State(self.folder / "state.json"), (0, 0)
         self._write_job(kind)
         self.status, self.was_run, self.ending, self.failure = "starting", True, False, ""
         self.started.append(time.time())
@@ -253,12 +261,11 @@ class Task(models.FakeReplicationTask):
         for schema, table in tables:
             if f"{schema}.{table}" not in known:
                 raise invalid(f"Table {schema}.{table} is not a table of the task")
-        self.commands += 1
         names = [".".join(each) for each in tables]
-        command = {"number": self.commands, "tables": names, "validate_only": validate_only}
-        fresh = self.folder / "command.new"
-        fresh.write_text(json.dumps(command))
-        fresh.rename(self.folder / "command.json")
+        self.commands.append({"number": len(self.commands) + 1, "tables": names, "validate_only": validate_only})
+        fresh = self.folder / "commands.new"
+        fresh.write_text(json.dumps(self.commands))
+        fresh.rename(self.folder / "commands.json")
 
     def remove(self) -> None:
         """DeleteReplicationTask: refused while it runs."""
@@ -292,6 +299,7 @@ class Task(models.FakeReplicationTask):
             if 0 <= limit < restarts or self.ending:
                 break
             self.event("failure", "Replication task process ended unexpectedly; it is started again.")
+            time.sleep(RESTART_S)
         self._close()
 
     def _watch(self) -> None:

@@ -1,6 +1,6 @@
 """The process of one task: it copies tables, then follows the binary log until it is told to end.
 
-``python -m lab.dms.worker DIR``: the folder holds ``job.json`` (what to do), ``state.json`` (how far it came) and ``command.json``
+``python -m lab.dms.worker DIR``: the folder holds ``job.json`` (what to do), ``state.json`` (how far it came) and ``commands.json``
 (tables to load again). SIGTERM is StopReplicationTask. After any other end, the same call goes on from the state.
 """
 
@@ -42,6 +42,7 @@ from lab.dms.targets.s3 import S3Target
 
 QUEUED = 500  # transactions that are read ahead
 IDLE_S = 0.1
+FAULTS_S = 0.1
 KILOBYTE = 1024
 WRITING = ("INSERT_RECORD", "UPDATE_RECORD")  # policies by which the row is written all the same
 UNLOADED = ("Before load", "Full load", "Table cancelled")
@@ -73,13 +74,20 @@ class Worker:
         self.target: Target
         self.told_to_stop = threading.Event()
         self.tolerant_until = Position("", 0)
+        self.delivered = Position("", 0)  # everything before it is in the queue, or was
+        self.switches: dict[str, Any] = {}
+        self.switches_until = 0.0
         self.parent = os.getppid()
         self.oldest_s = 0  # commit of the transaction that waits longest
         self.follower: Follower | None = None
         self.queue: queue.Queue[Transaction | Exception] = queue.Queue(QUEUED)
 
     def fault(self, name: str) -> Any:
-        return faults.value(Path(self.job["faults"]), name, self.name)
+        """Value of a switch; the file is not read again for every row."""
+        if time.monotonic() > self.switches_until:
+            self.switches_until = time.monotonic() + FAULTS_S
+            self.switches = faults.values(Path(self.job["faults"]), self.name)
+        return self.switches[name]
 
     def run(self) -> None:
         """Work until the end, whatever it is; the state says which one."""
@@ -356,7 +364,7 @@ class Worker:
         self.state.checkpoint = _pair(first)
         cached_until = self.source.position()
         self.follower = Follower(self.source, first, self.job["server_id"], self._describe)
-        self.queue = queue.Queue(QUEUED)
+        self.queue, self.delivered = queue.Queue(QUEUED), first
         reader = threading.Thread(target=self._read_log, args=(self.follower, self.queue), daemon=True)
         reader.start()
         self.state.phase = "cdc"
@@ -380,20 +388,27 @@ class Worker:
         since = self.job.get("start_time") or 0
         try:
             for transaction in follower.transactions():
-                if transaction is None or transaction.committed_s < since:
-                    continue
-                while not follower.stop.is_set():
-                    if time.time() < transaction.committed_s + float(self.fault("read_lag_s")):
-                        time.sleep(IDLE_S)
-                        follower.lag_s, follower.read_at = time.time() - transaction.committed_s, time.time()
-                        continue
-                    try:
-                        into.put(transaction, timeout=IDLE_S)
-                        break
-                    except queue.Full:
-                        continue
+                if transaction is not None and transaction.committed_s >= since:
+                    self._deliver(transaction, follower, into)
+                if not follower.stop.is_set():
+                    self.delivered = follower.here
         except Exception as error:  # the applier raises it
             into.put(error)
+
+    def _deliver(
+        self, transaction: Transaction, follower: Follower, into: queue.Queue[Transaction | Exception]
+    ) -> None:
+        """Put it into the queue: late, when a fault switch says so, and when there is room."""
+        while not follower.stop.is_set():
+            if time.time() < transaction.committed_s + float(self.fault("read_lag_s")):
+                time.sleep(IDLE_S)
+                follower.lag_s, follower.read_at = time.time() - transaction.committed_s, time.time()
+                continue
+            try:
+                into.put(transaction, timeout=IDLE_S)
+                return
+            except queue.Full:
+                continue
 
     def _apply_all(self, cached_until: Position) -> None:
         stops_after_cached = self.settings["FullLoadSettings"]["StopTaskCachedChangesApplied"]
@@ -416,7 +431,7 @@ class Worker:
             self._apply(item)
 
     def _is_past(self, position: Position) -> bool:
-        return self.follower is not None and self.follower.here >= position
+        return self.delivered >= position
 
     def _require_time_left(self) -> None:
         kind, _, text = str(self.job.get("stop_position") or "").partition(":")
@@ -535,7 +550,7 @@ class Worker:
         if self.job["migration_type"] == "full-load":
             return Position("", 0)
         here = self.source.position()
-        return here if self.follower is not None and self.follower.here == here and self.queue.empty() else None
+        return here if self.delivered == here and self.queue.empty() else None
 
     def _compare(self, mapped: Mapped, table: TableState, level: Position | None) -> None:
         if not mapped.key:
@@ -558,22 +573,24 @@ class Worker:
     # Orders, and numbers
 
     def _reload(self) -> None:
-        path = self.folder / "command.json"
+        path = self.folder / "commands.json"
         if not path.is_file():
             return
-        command = json.loads(path.read_text())
-        if command["number"] <= self.state.handled:
+        for command in json.loads(path.read_text())[self.state.handled :]:
+            for name in command["tables"]:
+                if name in self.mapped:
+                    self._reload_table(name, command["validate_only"])
+            self.state.handled = command["number"]
+            self.state.save()
+
+    def _reload_table(self, name: str, validate_only: bool) -> None:
+        if validate_only:
+            self.state.tables[name].validated_s = 0.0
+            self.state.tables[name].ValidationState = "Pending revalidation"
             return
-        self.state.handled = command["number"]
-        for name in command["tables"]:
-            if command["validate_only"]:
-                self.state.tables[name].validated_s = 0.0
-                self.state.tables[name].ValidationState = "Pending revalidation"
-            elif name in self.mapped:
-                self._take(self.source.table(*name.split(".", 1)))
-                self._load(name, "Table is being reloaded")
-                self.state.tables[name].FullLoadReloaded = True
-        self.state.save()
+        self._take(self.source.table(*name.split(".", 1)))
+        self._load(name, "Table is being reloaded")
+        self.state.tables[name].FullLoadReloaded = True
 
     def _measure(self) -> None:
         now, follower = time.time(), self.follower

@@ -8,7 +8,7 @@ from typing import Any
 import MySQLdb
 import MySQLdb.constants.CLIENT
 
-from lab.dms.source import Change, Column, LostError, Source, Transaction
+from lab.dms.source import DDL, Change, Column, LostError, Source, Transaction
 from lab.dms.targets import Loaded, Mapped, Row, RowError, TableError
 
 TRUNCATED = {1264, 1265, 1406}
@@ -89,8 +89,7 @@ class MySQLTarget:
         elif kind == "drop":
             self._run(f"DROP TABLE IF EXISTS {name}")
         elif kind == "alter":
-            _, _, clauses = statement.partition(mapped.table.name)
-            self._run(f"ALTER TABLE {name} {clauses.lstrip('` ')}")
+            self._run(f"ALTER TABLE {name} {after_name(statement)}")
 
     def commit(self) -> None:
         try:
@@ -141,6 +140,12 @@ class MySQLTarget:
             raise RowError(
                 f"RetCode: SQL_ERROR NativeError: {code} Message: {error}", code in TRUNCATED, statement
             ) from error
+
+
+def after_name(statement: str) -> str:
+    """What an ALTER TABLE says behind the name of its table."""
+    found = DDL.match(statement)
+    return statement[found.end() :].strip() if found else ""
 
 
 def _name(mapped: Mapped) -> str:
