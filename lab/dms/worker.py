@@ -630,7 +630,9 @@ def _target(job: dict[str, Any], settings: dict[str, Any], task: str) -> Target:
     if given["engine"] == "dynamodb":
         return DynamoDBTarget(aws.client("dynamodb", job["endpoint"]))
     if given["engine"] == "kinesis":
-        return KinesisTarget(aws.client("kinesis", job["endpoint"]), given["settings"], task)
+        return KinesisTarget(
+            aws.client("kinesis", job["endpoint"]), given["settings"], task, settings["BeforeImageSettings"]
+        )
     return S3Target(aws.client("s3", job["endpoint"]), given["settings"])
 
 

@@ -218,9 +218,9 @@ class Calls:
         return call
 
 
-def sent(settings: dict[str, Any], row: dict[str, Any]) -> tuple[str, str]:
+def sent(settings: dict[str, Any], row: dict[str, Any], before_image: Any = None) -> tuple[str, str]:
     calls = Calls()
-    target = KinesisTarget(calls, {"StreamArn": "arn", **settings}, "task")
+    target = KinesisTarget(calls, {"StreamArn": "arn", **settings}, "task", before_image)
     target.begin(Transaction(committed_s=60, end=Position("binlog.000001", 500)))
     change = Change("update", "shop", "orders", Position("binlog.000001", 400))
     target.apply(orders(), change, {**row, "a": Decimal(0)}, row, tolerant=False)
@@ -248,19 +248,28 @@ def test_a_record_has_null_only_when_it_is_told_to() -> None:
     key, text = sent({}, row)
     assert key == "shop.orders"
     assert '"data": {"id": 1, "a": 1.50}' in text
-    details = {
-        "IncludeNullAndEmpty": True,
-        "IncludeTransactionDetails": True,
-        "BeforeImage": True,
-        "MessageFormat": "json-unformatted",
-    }
+    details = {"IncludeNullAndEmpty": True, "IncludeTransactionDetails": True, "MessageFormat": "json-unformatted"}
     text = sent(details, row)[1]
     assert text.endswith("}\n")
     record = json.loads(text)
     assert record["data"]["x"] is None
-    assert record["before-image"] == {"a": 0}
+    assert "before-image" not in record
     assert record["metadata"]["commit-timestamp"] == "1970-01-01T00:01:00.000000Z"
-    assert record["metadata"]["stream-position"] == "binlog.000001.400"
+    assert record["metadata"]["stream-position"] == f"binlog.000001:400:-1:400:{(1 << 36) + 500}:binlog.000001:500"
+
+
+@pytest.mark.parametrize(
+    ("before_image", "name", "expected"),
+    [
+        ({"EnableBeforeImage": False}, "before-image", None),
+        ({"EnableBeforeImage": True}, "before-image", {}),  # the key has not changed
+        ({"EnableBeforeImage": True, "ColumnFilter": "non-lob", "FieldName": "old"}, "old", {"a": 0}),
+        ({"EnableBeforeImage": True, "ColumnFilter": "all"}, "before-image", {"a": 0}),
+    ],
+)
+def test_what_was_before_is_said_when_the_task_asks_for_it(before_image: Any, name: str, expected: Any) -> None:
+    row = {"id": 1, "a": Decimal("1.50"), "x": "text"}
+    assert json.loads(sent({}, row, before_image)[1]).get(name) == expected
 
 
 def test_an_item_may_be_a_document() -> None:

@@ -31,8 +31,19 @@ class KinesisTarget:
 
     batch = 500
 
-    def __init__(self, client: Any, settings: dict[str, Any], task: str) -> None:
+    def __init__(
+        self, client: Any, settings: dict[str, Any], task: str, before_image: dict[str, Any] | None = None
+    ) -> None:
+        """A target that has sent nothing yet.
+
+        Args:
+            client: of Kinesis
+            settings: KinesisSettings of the endpoint
+            task: its identifier
+            before_image: BeforeImageSettings of the task
+        """
         self.client, self.settings, self.task = client, settings, task
+        self.image = before_image if before_image and before_image.get("EnableBeforeImage") else None
         self.transaction = Transaction()
         self.pending: list[dict[str, Any]] = []
         self.numbers, self.previous = 0, (0, 0)
@@ -61,7 +72,8 @@ class KinesisTarget:
                 details["prev-transaction-id"], details["prev-transaction-record-id"] = self.previous
             committed = dt.datetime.fromtimestamp(self.transaction.committed_s, dt.UTC)
             details["commit-timestamp"] = committed.strftime("%Y-%m-%dT%H:%M:%S.000000Z")
-            details["stream-position"] = f"{change.position.file}.{change.position.offset}"
+            place = change.position
+            details["stream-position"] = f"{place}:-1:{place.offset}:{identity}:{self.transaction.end}"
         self.previous = (identity, self.numbers)
         row = after if after is not None else before
         assert row is not None
@@ -92,10 +104,18 @@ class KinesisTarget:
         metadata = self._metadata("data", operation, kind, value)
         metadata |= {"schema-name": mapped.names.schema, "table-name": mapped.names.table, **details}
         record: dict[str, Any] = {"data": self._data(mapped, row), "metadata": metadata}
-        wanted = mapped.rule and mapped.rule.get("before-image-def")
-        if before is not None and (wanted or self.settings.get("BeforeImage")):
-            record["before-image"] = {k: v for k, v in self._data(mapped, before).items() if before[k] != row[k]}
+        if before is not None and self.image is not None:
+            record[self.image.get("FieldName") or "before-image"] = self._before(mapped, before, row, self.image)
         self._put(value, record)
+
+    def _before(self, mapped: Mapped, before: Row, row: Row, image: dict[str, Any]) -> dict[str, Any]:
+        """What the filter lets through of the columns that the change has changed."""
+        chosen = image.get("ColumnFilter", "pk-only")
+        lobs = {mapped.names.columns.get(column.name) for column in mapped.table.columns if column.is_lob}
+        names = {name for name in before if before[name] != row[name]} - (set() if chosen == "all" else lobs)
+        if chosen == "pk-only":
+            names &= set(mapped.key)
+        return {name: value for name, value in self._data(mapped, before).items() if name in names}
 
     def _partition(self, mapped: Mapped, row: Row, details: dict[str, Any]) -> tuple[str, str]:
         given = (mapped.rule or {}).get("mapping-parameters", {})
