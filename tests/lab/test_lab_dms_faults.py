@@ -13,7 +13,7 @@ from lab.rds.server import ADMIN
 from tests.lab import dms_kit
 from tests.lab.dms_kit import Dms
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.unfinished]
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +288,7 @@ def test_a_throttled_target_falls_behind_and_catches_up(lab: Dms, schema: str) -
     task = lab.task(schema)
     lab.run(task)
     lab.replicating(task)
-    with lab.faults(throttle=90):
+    with lab.faults(throttle=100):
         for number in range(3, 9):
             lab.write(f"INSERT INTO {schema}.t VALUES ({number}, 'x')")
         assert lab.differences(schema, "t")

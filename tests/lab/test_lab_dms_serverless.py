@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from tests.lab import dms_kit
 from tests.lab.dms_kit import Dms, mappings
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.unfinished]
 
 
 @pytest.fixture(scope="module")
