@@ -17,7 +17,7 @@ from lab import aws, config
 from lab.config import LabError
 from lab.rds import plane
 
-KEPT = ("faults.json", "truth.jsonl")
+KEPT = ("faults.json", "truth.jsonl", "dms")  # DMS has its state beside, and is not made by rehearsals
 # operation, key of its answer, identifier, ARN
 KINDS = (
     ("describe_blue_green_deployments", "BlueGreenDeployments", "BlueGreenDeploymentIdentifier", ""),
