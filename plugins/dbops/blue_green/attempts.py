@@ -33,7 +33,6 @@ from dbops.blue_green.blue import SCHEMA, Side
 from dbops.blue_green.findings import Finding
 from dbops.blue_green.journal import Journal
 from dbops.blue_green.recording import Recording
-from dbops.blue_green.resources import Kind
 from dbops.blue_green.steps import (
     GREEN_LANE,
     Services,
@@ -413,7 +412,7 @@ def verify(services: Services, name: str) -> dict[str, Any]:
 
 def _old_side(services: Services, journal: Journal, blue: Side, is_cluster: bool) -> tuple[Side, bool]:
     """The old side by its resource id, and whether it refuses the write of a plain user."""
-    kind: Kind = "cluster" if is_cluster else "instance"
+    kind = blue_side.kind_of(spec_of(journal))
     found = rails.require_ours(services.rds, kind, blue.resource_id, journal.rehearsal, services.now())
     old = blue_side.of_arn(services.rds, found.arn, is_cluster)
     writer = next((m for m in old.members if m.is_writer), old.members[0])

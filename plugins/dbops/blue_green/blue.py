@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from dbops import mysql, sql
+from dbops import sql
 from dbops.blue_green import rails
 from dbops.blue_green.resources import Kind
 from dbops.blue_green.spec import RehearsalSpec, Snapshot, Synthetic
@@ -23,7 +22,7 @@ SCHEMA = "dbops_rehearsal"
 PROBE_USER = "dbops_probe"
 BINLOG_RETENTION_HOURS = 24
 BACKUP_DAYS = 1
-MADE_GONE = frozenset({"DBClusterParameterGroupAlreadyExistsFault", "DBParameterGroupAlreadyExists"})
+_EXISTS = frozenset({"DBClusterParameterGroupAlreadyExistsFault", "DBParameterGroupAlreadyExists"})
 _NO_PROCEDURE, _NO_SCHEMA, _DENIED = 1305, 1049, 1045
 
 
@@ -64,11 +63,6 @@ class Side:
         return self.host, self.port
 
     @property
-    def arns(self) -> list[str]:
-        """ARN of the cluster and of each instance: what a switchover reports a status for."""
-        return sorted({self.arn, *(member.arn for member in self.members)})
-
-    @property
     def resource_ids(self) -> dict[str, str]:
         """Identifier -> resource id, of the cluster and each instance."""
         return {self.identifier: self.resource_id, **{m.identifier: m.resource_id for m in self.members}}
@@ -102,11 +96,6 @@ class Maker:
         return self.spec.form == "cluster"
 
     @property
-    def green_group(self) -> str:
-        """Parameter group of green."""
-        return f"{self.name}-green"
-
-    @property
     def _group_words(self) -> tuple[str, Kind]:
         """How AWS calls the kind of parameter group that carries the settings, and how the rails do."""
         if self.is_cluster:
@@ -131,7 +120,7 @@ class Maker:
                 Description=f"rehearsal {self.name}",
             )  # fmt: skip
         except self.rds.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] not in MADE_GONE:
+            if error.response["Error"]["Code"] not in _EXISTS:
                 raise
         described = getattr(self.rds, f"describe_{calls}s")(**{f"{of}Name": group})[f"{of}s"][0]
         rails.require_ours(self.rds, kind, described[f"{of}Arn"], self.name, self.now())
@@ -278,7 +267,7 @@ def kind_of(spec: RehearsalSpec) -> Kind:
     return "cluster" if spec.form == "cluster" else "instance"
 
 
-def prepare(conn: Any, name: str, password: str) -> None:
+def prepare(conn: Any, password: str) -> None:
     """On blue, as its master user: keep the binary log long enough, make the schema, the probes' table and their plain user."""
     import MySQLdb
 
@@ -422,9 +411,3 @@ def _described(rds: Any, kind: str, identifier: str) -> dict[str, Any] | None:
 
 def _resource_id(kind: str, found: Mapping[str, Any]) -> str:
     return str(found["DbClusterResourceId" if kind == "cluster" else "DbiResourceId"])
-
-
-def server_version(conn: Any) -> str:
-    """``@@version`` of whoever answers."""
-    with closing(conn):
-        return str(mysql.scalar(conn, "SELECT @@version"))

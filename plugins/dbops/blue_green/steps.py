@@ -196,7 +196,7 @@ def provision(services: Services, name: str) -> dict[str, Any]:
     maker.let_in(made, services.login, services.connect)
     password = blue_side.probe_password(services.login, name)
     with closing(services.connect(made.address)) as conn:
-        blue_side.prepare(conn, name, password)
+        blue_side.prepare(conn, password)
     document = {"blue": made.document(), "began_at": services.now().isoformat()}
     journal.put("provision", document, services.now())
     return document
