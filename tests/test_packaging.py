@@ -118,3 +118,14 @@ def test_check_finds_what_it_is_for(tmp_path: Path, line: str) -> None:
     file.write_text(f"harmless\n{line}\n")
     (finding,) = check_tree.findings([file], tmp_path)
     assert finding.startswith("file.txt:2: ")
+
+
+def test_test_files_have_names_of_their_own(tmp_path: Path) -> None:
+    assert list(check_tree.namesakes(check_tree.tracked())) == []
+    files = [
+        tmp_path / "a" / "test_spec.py",
+        tmp_path / "b" / "test_spec.py",
+        tmp_path / "b" / "kit.py",
+        tmp_path / "a" / "kit.py",
+    ]
+    assert list(check_tree.namesakes(files, tmp_path)) == ["a/test_spec.py b/test_spec.py"]

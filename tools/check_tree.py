@@ -1,7 +1,9 @@
-"""Find words that must not be in the tree: hosts of package registries and absolute paths of somebody's machine.
+"""Find what must not be in the tree: hosts of package registries, absolute paths of a machine, test files of one name.
 
 A registry's host ties the project to one network, so clients find their registry in their own configuration; a path of
-one machine works nowhere else. `make lint` and the tests run this over every file that git tracks or would add.
+one machine works nowhere else. pytest names a test module after its file alone, so two files of one name stop a whole
+run, and only that: each passes on its own. `make lint` and the tests run this over every file that git tracks or would
+add.
 """
 
 from __future__ import annotations
@@ -63,14 +65,25 @@ def findings(files: list[Path], root: Path = ROOT) -> Iterator[str]:
                 yield f"{file.relative_to(root)}:{number}: {match.group()}"
 
 
+def namesakes(files: list[Path], root: Path = ROOT) -> Iterator[str]:
+    """One line per name that several test files have: the files."""
+    by_name: dict[str, list[str]] = {}
+    for file in files:
+        if file.name.startswith("test_") and file.suffix == ".py":
+            by_name.setdefault(file.name, []).append(str(file.relative_to(root)))
+    yield from (" ".join(group) for group in by_name.values() if len(group) > 1)
+
+
 def main() -> int:
     """Print every finding; the exit code is 1 when there is one."""
-    found = list(findings(tracked()))
-    for line in found:
-        print(line)
-    if found:
+    files = tracked()
+    if words := list(findings(files)):
+        print(*words, sep="\n")
         print("Leave registry hosts to the clients' own configuration, and make paths relative or configurable.")
-    return int(bool(found))
+    if groups := list(namesakes(files)):
+        print(*groups, sep="\n")
+        print("pytest imports a test file by its name alone: give each its own.")
+    return int(bool(words or groups))
 
 
 if __name__ == "__main__":
