@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dbops.blue_green import asking, readiness, steps, waits
+from dbops import asking
+from dbops.blue_green import readiness, steps, waits
 from dbops.blue_green.readiness import Readiness, Sample
 from dbops.blue_green.steps import StepError
 from tests.blue_green.steps_kit import NAME, Kit

@@ -20,8 +20,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
-from dbops.blue_green import asking, switchover
-from dbops.blue_green.asking import Question
+from dbops import asking
+from dbops.asking import Question
+from dbops.blue_green import switchover
 from dbops.blue_green.switchover import CONFIRMATIONS, Memory, Observation
 
 Called = Literal["noted", "accepted", "found", "refused"]
@@ -31,6 +32,9 @@ _NEVER_SENT = frozenset({"ParamValidationError", "NoCredentialsError", "PartialC
 _OLD = re.compile(r"-old\d+$")
 # So much before the call is looked for events that belong to earlier attempts.
 _BEFORE = timedelta(hours=1)
+
+
+NO_DEPLOYMENT = "BlueGreenDeploymentNotFoundFault"
 
 
 class AttemptError(RuntimeError):
@@ -201,7 +205,7 @@ def observing(
     except Exception as error:
         if not asking.is_failure(error):
             raise
-        if asking.code(error) != asking.NO_DEPLOYMENT:
+        if asking.code(error) != NO_DEPLOYMENT:
             return switchover.observe(None, [], at, error=asking.text(error))
         answer = {"BlueGreenDeployments": []}
     heads = answer.get("BlueGreenDeployments") or []
@@ -349,7 +353,7 @@ def _deployment(rds: Any, deployment_id: str) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = rds.describe_blue_green_deployments(BlueGreenDeploymentIdentifier=deployment_id)
     except Exception as error:
-        if asking.code(error) != asking.NO_DEPLOYMENT:
+        if asking.code(error) != NO_DEPLOYMENT:
             raise
         answer = {}
     if not answer.get("BlueGreenDeployments"):

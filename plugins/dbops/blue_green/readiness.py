@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from dbops.blue_green import asking, attempt
-from dbops.blue_green.asking import Question
+from dbops import asking
+from dbops.asking import Question
+from dbops.blue_green import attempt
 
 Outcome = Literal["WAITING", "READY", "FAILED"]
 CONSECUTIVE = 3
@@ -100,7 +101,7 @@ def checking(deployment_id: str, target: str, now: datetime) -> Question[Sample]
     except Exception as error:
         if not asking.is_failure(error):
             raise
-        if asking.code(error) == asking.NO_DEPLOYMENT:
+        if asking.code(error) == attempt.NO_DEPLOYMENT:
             return Sample(at, "NOT_FOUND")
         return Sample(at, None, error=asking.text(error))
     head = heads[0]

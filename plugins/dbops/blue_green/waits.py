@@ -7,7 +7,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from dbops.blue_green import asking, attempt, attempts, janitor, readiness, results, steps, switchover, teardown
+from dbops import asking
+from dbops.blue_green import attempt, attempts, janitor, readiness, results, steps, switchover, teardown
 from dbops.blue_green.rails import RailError
 from dbops.blue_green.readiness import Readiness
 from dbops.blue_green.spec import RehearsalSpec

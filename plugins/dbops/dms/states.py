@@ -5,16 +5,14 @@ Fail-closed: a word that is not known here is ``unknown``, never the nearest one
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
+from dbops import asking
+from dbops.asking import Question
 from dbops.dms.mappings import Table
-
-T = TypeVar("T")
-Question = Generator[tuple[str, dict[str, Any]], dict[str, Any], T]
-"""Yields (method of the client, arguments), receives the answer, returns what it found."""
 
 TaskType = Literal["full-load", "cdc", "full-load-and-cdc"]
 Status = Literal[
@@ -341,19 +339,12 @@ def connection_test(row: Mapping[str, Any]) -> ConnectionTest:
 
 def pages(operation: str, key: str, **arguments: Any) -> Question[list[dict[str, Any]]]:
     """Every row of a listing call of DMS, over all its pages; nothing when AWS says that what is asked for does not exist."""
-    found: list[dict[str, Any]] = []
-    marker = ""
-    while True:
-        asked = {"MaxRecords": MAX_RECORDS, **arguments, **({"Marker": marker} if marker else {})}
-        try:
-            answer = yield operation, asked
-        except Exception as error:
-            if not _is_missing(error):
-                raise
-            return found
-        found += answer.get(key) or []
-        if not (marker := str(answer.get("Marker") or "")):
-            return found
+    try:
+        return (yield from asking.pages(operation, key, MaxRecords=MAX_RECORDS, **arguments))
+    except Exception as error:
+        if not asking.is_missing(error):
+            raise
+        return []
 
 
 def tasks() -> Question[dict[str, Task]]:
@@ -454,8 +445,3 @@ def _bad_tables(of: Task, tables: Iterable[TableStatistics] | None, task_type: T
     elif of.tables_errored and not any(one.is_failed for one in seen):
         wrong.append(f"AWS counts {of.tables_errored} tables with errors")
     return wrong
-
-
-def _is_missing(error: BaseException) -> bool:
-    answer = getattr(error, "response", None) or {}
-    return str((answer.get("Error") or {}).get("Code") or "") == "ResourceNotFoundFault"

@@ -36,7 +36,8 @@ from rds_fake import (
     throttled,
 )
 
-from dbops.blue_green import asking, attempt
+from dbops import asking
+from dbops.blue_green import attempt
 from dbops.blue_green.attempt import AttemptError
 from dbops.blue_green.switchover import Memory
 

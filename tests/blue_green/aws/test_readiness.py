@@ -29,7 +29,8 @@ from rds_fake import (
     throttled,
 )
 
-from dbops.blue_green import asking, readiness
+from dbops import asking
+from dbops.blue_green import readiness
 from dbops.blue_green.readiness import Readiness
 
 

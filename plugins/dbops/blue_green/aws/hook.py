@@ -13,7 +13,8 @@ from airflow.providers.amazon.aws.waiters.base_waiter import BaseBotoWaiter
 from botocore.config import Config
 from botocore.waiter import Waiter
 
-from dbops.blue_green import asking, attempt
+from dbops import asking
+from dbops.blue_green import attempt
 from dbops.blue_green.switchover import Observation, utc_now
 
 WAITERS = Path(__file__).parent / "waiters" / "rds_blue_green.json"
@@ -49,7 +50,7 @@ class RdsBlueGreenHook(RdsHook):
         try:
             answer = self.conn.describe_blue_green_deployments(BlueGreenDeploymentIdentifier=deployment_id)
         except Exception as error:
-            if asking.code(error) != asking.NO_DEPLOYMENT:
+            if asking.code(error) != attempt.NO_DEPLOYMENT:
                 raise
             return None
         found: list[dict[str, Any]] = answer.get("BlueGreenDeployments") or []

@@ -9,9 +9,9 @@ from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-from dbops import connections
-from dbops.blue_green import asking, lag
-from dbops.blue_green.asking import Question
+from dbops import asking, connections
+from dbops.asking import Question
+from dbops.blue_green import lag
 
 METRICS = ("AuroraBinlogReplicaLag", "ReplicaLag")
 PERIOD_S = 60

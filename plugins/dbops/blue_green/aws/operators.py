@@ -19,7 +19,8 @@ from airflow.providers.amazon.aws.utils.waiter_with_logging import wait
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 from airflow.utils.helpers import prune_dict
 
-from dbops.blue_green import asking, attempt, switchover
+from dbops import asking
+from dbops.blue_green import attempt, switchover
 from dbops.blue_green.attempt import Keeper
 from dbops.blue_green.aws.hook import RdsBlueGreenHook
 from dbops.blue_green.aws.links import (
@@ -442,7 +443,7 @@ class DeleteBlueGreenDeploymentOperator(RdsWaitingOperator):
                     BlueGreenDeploymentIdentifier=identifier, **({"DeleteTarget": True} if self.delete_target else {})
                 )
             except Exception as error:
-                if asking.code(error) != asking.NO_DEPLOYMENT:
+                if asking.code(error) != attempt.NO_DEPLOYMENT:
                     raise
                 return identifier
         result: str = self._complete({"BlueGreenDeploymentIdentifier": identifier}, identifier)

@@ -13,7 +13,8 @@ from airflow.providers.amazon.aws.utils import validate_execute_complete_event
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, PokeReturnValue, conf
 
-from dbops.blue_green import asking, attempt, readiness, switchover
+from dbops import asking
+from dbops.blue_green import attempt, readiness, switchover
 from dbops.blue_green.attempt import Keeper
 from dbops.blue_green.aws import lagging
 from dbops.blue_green.aws.hook import RdsBlueGreenHook

@@ -14,7 +14,8 @@ from airflow.providers.amazon.aws.triggers.base import AwsBaseWaiterTrigger
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow.utils.helpers import prune_dict
 
-from dbops.blue_green import asking, attempt, readiness
+from dbops import asking
+from dbops.blue_green import attempt, readiness
 from dbops.blue_green.aws import lagging
 from dbops.blue_green.aws.hook import RdsBlueGreenHook
 from dbops.blue_green.switchover import utc_now

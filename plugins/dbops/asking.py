@@ -13,7 +13,6 @@ T = TypeVar("T")
 Call = tuple[str, dict[str, Any]]
 Question = Generator[Call, dict[str, Any], T]
 
-NO_DEPLOYMENT = "BlueGreenDeploymentNotFoundFault"
 _CLIENTS = frozenset({"boto3", "botocore", "aiobotocore"})
 _LONG = 500
 # Faults that AWS gives before it does anything; every other failed call may have been carried out.
@@ -56,7 +55,7 @@ async def ask_async(client: Any, question: Question[T]) -> T:
 
 
 def pages(operation: str, key: str, **arguments: Any) -> Question[list[dict[str, Any]]]:
-    """Every row of a listing call of RDS, over all its pages."""
+    """Every row of a listing call of RDS or DMS, over all its pages."""
     found: list[dict[str, Any]] = []
     marker: str | None = None
     while True:
