@@ -7,7 +7,7 @@ Reads ``information_schema`` and status only; the statements are in ``include/sq
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -120,7 +120,12 @@ class Server:
     @property
     def version_tuple(self) -> tuple[int, ...]:
         """(5, 7, 22) for '5.7.22-log', (8, 0) for '8.0.mysql_aurora.3.04.0'."""
-        return tuple(int(part) for part in takewhile(str.isdigit, self.version.split("-")[0].split(".")))
+        return version_tuple(self.version)
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """Numbers of a server's version: (5, 7, 22) for '5.7.22-log'."""
+    return tuple(int(part) for part in takewhile(str.isdigit, version.split("-")[0].split(".")))
 
 
 _COLUMN_FLAGS = ("nullable", "is_generated", "is_auto_increment")
@@ -236,10 +241,29 @@ def replica_lag_seconds(conn: Any) -> float | None:
     if read_server(conn).is_aurora:
         found = rows(conn, sql.render("mysql/aurora_replica_lag"))[0]
         return float(found["lag_seconds"]) if found["replicas"] else 0.0
-    status = rows(conn, "SHOW SLAVE STATUS")
-    if not status or status[0]["Seconds_Behind_Master"] is None:
+    status = replica_status(conn)
+    if status is None or status["Seconds_Behind_Source"] is None:
         return None
-    return float(status[0]["Seconds_Behind_Master"])
+    return float(status["Seconds_Behind_Source"])
+
+
+def replica_status(conn: Any) -> dict[str, Any] | None:
+    """What the server says of its replication, under the names of 8.0.22 and later; None when it is no replica.
+
+    Of several channels it is the first. Needs REPLICATION CLIENT.
+    """
+    new = read_server(conn).version_tuple >= (8, 0, 22)
+    found = rows(conn, "SHOW REPLICA STATUS" if new else "SHOW SLAVE STATUS")
+    if not found:
+        return None
+    return {name.replace("Master", "Source").replace("Slave", "Replica"): value for name, value in found[0].items()}
+
+
+def log_status(conn: Any) -> dict[str, Any] | None:
+    """Binary log that is written now, its position and its filters; None when there is none. Needs REPLICATION CLIENT."""
+    new = read_server(conn).version_tuple >= (8, 4)
+    found = rows(conn, "SHOW BINARY LOG STATUS" if new else "SHOW MASTER STATUS")
+    return found[0] if found else None
 
 
 def _status(conn: Any, name: str) -> float | None:
@@ -325,6 +349,11 @@ def hidden_foreign_keys(conn: Any, schema: str, table: str) -> int:
 
 def has_privilege(conn: Any, privilege: str, schema: str, table: str) -> bool:
     """Whether SHOW GRANTS (with the active roles) gives the connected user a privilege on the table, at any level."""
+    return granted(own_grants(conn), privilege, schema, table)
+
+
+def own_grants(conn: Any) -> tuple[str, ...]:
+    """Lines of SHOW GRANTS for the connected user, with the active roles."""
     statement = "SHOW GRANTS"
     if read_server(conn).version_tuple >= (8,):
         roles = scalar(conn, "SELECT CURRENT_ROLE()")
@@ -332,7 +361,28 @@ def has_privilege(conn: Any, privilege: str, schema: str, table: str) -> bool:
             statement = f"SHOW GRANTS FOR CURRENT_USER() USING {roles}"
     with conn.cursor() as cursor:
         cursor.execute(statement)
-        return any(_grants(row[0], privilege, schema, table) for row in cursor.fetchall())
+        return tuple(row[0] for row in cursor.fetchall())
+
+
+def granted(grants: Iterable[str], privilege: str, schema: str, table: str) -> bool:
+    """Whether lines of SHOW GRANTS give a privilege on the table, at any level. What is revoked in part of ``*.*`` does not count there."""
+    lines = list(grants)
+    revoked = any(
+        _grants(line.replace("REVOKE ", "GRANT ", 1).replace(" FROM ", " TO ", 1), privilege, schema, table)
+        for line in lines
+        if line.startswith("REVOKE ")
+    )
+    return any(
+        _grants(line, privilege, schema, table) and not (revoked and _ON_EVERYTHING.match(line)) for line in lines
+    )
+
+
+def granted_on_server(grants: Iterable[str], privilege: str) -> bool:
+    """Whether lines of SHOW GRANTS give a privilege that is not of a schema, such as REPLICATION CLIENT."""
+    return any(_ON_EVERYTHING.match(line) is not None and _grants(line, privilege, "", "") for line in grants)
+
+
+_ON_EVERYTHING = re.compile(r"GRANT .+ ON \*\.\* TO ")
 
 
 def _grants(grant: str, privilege: str, schema: str, table: str) -> bool:

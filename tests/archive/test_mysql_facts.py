@@ -85,6 +85,29 @@ def test_roles_that_are_active_count() -> None:
     assert answers.asked[-1][0] == "SHOW GRANTS FOR CURRENT_USER() USING `r`@`%`"
 
 
+PARTLY = ["GRANT SELECT, TRIGGER ON *.* TO `u`@`%`", "REVOKE SELECT ON `shop`.* FROM `u`@`%`"]
+
+
+def test_what_is_revoked_in_a_schema_is_not_granted_there() -> None:
+    assert not mysql.granted(PARTLY, "SELECT", "shop", "orders")
+    assert mysql.granted(PARTLY, "SELECT", "other", "orders")
+    assert mysql.granted(PARTLY, "TRIGGER", "shop", "orders")
+    assert mysql.granted([*PARTLY, "GRANT SELECT ON `shop`.`orders` TO `u`@`%`"], "SELECT", "shop", "orders")
+
+
+@pytest.mark.parametrize(
+    ("grant", "expected"),
+    [
+        ("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'u'@'%'", True),
+        ("GRANT ALL PRIVILEGES ON *.* TO 'u'@'%' WITH GRANT OPTION", True),
+        ("GRANT ALL PRIVILEGES ON `%`.* TO 'u'@'%'", False),
+        ("GRANT REPLICATION SLAVE ON *.* TO 'u'@'%'", False),
+    ],
+)
+def test_a_privilege_of_the_server(grant: str, expected: bool) -> None:
+    assert mysql.granted_on_server(["GRANT USAGE ON *.* TO 'u'@'%'", grant], "REPLICATION CLIENT") is expected
+
+
 def index(name: str, *, unique: bool = True, nullable: bool = False, prefix: bool = False) -> Index:
     return Index(name, ("a",), unique, nullable, prefix, "BTREE")
 

@@ -193,28 +193,20 @@ def _position(blue: Any) -> tuple[int, int] | None:
     import MySQLdb
 
     try:
-        found = mysql.rows(blue, "SHOW BINARY LOG STATUS" if _is_84(blue) else "SHOW MASTER STATUS")
+        found = mysql.log_status(blue)
     except MySQLdb.OperationalError:
         return None
-    return (_number(found[0]["File"]), int(found[0]["Position"])) if found else None
+    return (_number(found["File"]), int(found["Position"])) if found else None
 
 
 def _applied(green: Any) -> tuple[int, int]:
     """The same of blue's binlog, up to which green has executed."""
-    new = mysql.read_server(green).version_tuple >= (8, 0, 22)
-    found = mysql.rows(green, "SHOW REPLICA STATUS" if new else "SHOW SLAVE STATUS")
-    if not found:
-        return (0, 0)
-    word = "Source" if new else "Master"
-    return (_number(found[0][f"Relay_{word}_Log_File"]), int(found[0][f"Exec_{word}_Log_Pos"]))
+    found = mysql.replica_status(green)
+    return (_number(found["Relay_Source_Log_File"]), int(found["Exec_Source_Log_Pos"])) if found else (0, 0)
 
 
 def _number(file: str) -> int:
     return int(file.rpartition(".")[2] or 0)
-
-
-def _is_84(conn: Any) -> bool:
-    return mysql.read_server(conn).version_tuple >= (8, 4)
 
 
 def _has(conn: Any, question: str, token: str) -> bool:

@@ -7,7 +7,7 @@ each target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,9 +150,9 @@ def lint(spec: DmsSpec, facts: Facts = Facts()) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda one: (not one.stops, one.level)))
 
 
-def unknown_overrides(spec: DmsSpec) -> tuple[str, ...]:
-    """Overrides of rules that do not exist."""
-    return tuple(sorted(set(spec.overrides) - {rule.id for rule in RULES}))
+def unknown_overrides(spec: DmsSpec, others: Iterable[str] = ()) -> tuple[str, ...]:
+    """Overrides of rules that do not exist; `others` are ids of checks that are made elsewhere."""
+    return tuple(sorted(set(spec.overrides) - {rule.id for rule in RULES} - set(others)))
 
 
 # Settings ------------------------------------------------------------------------------------------------------------
@@ -318,9 +318,15 @@ def _no_canary(subject: _Subject) -> Hits:
 # Large objects -------------------------------------------------------------------------------------------------------
 
 
-def _lob_limit(subject: _Subject, table: Table) -> int | None:
-    """Bytes to which a large object of the table is cut; None when it is carried whole, 0 when not at all."""
-    for rule in mappings.of_table(subject.rules, TABLE_SETTINGS, table):
+def lob_limit(rules: Iterable[Mapping[str, Any]], effective: Mapping[str, Any], table: Table) -> int | None:
+    """Bytes to which a large object of the table is cut; None when it is carried whole, 0 when not at all.
+
+    Args:
+        rules: of the mappings
+        effective: settings of the task, with their defaults
+        table: of the source
+    """
+    for rule in mappings.of_table(rules, TABLE_SETTINGS, table):
         own = rule.get("lob-settings") or {}
         if own.get("mode") == "unlimited":
             return None
@@ -328,12 +334,16 @@ def _lob_limit(subject: _Subject, table: Table) -> int | None:
             return int(own.get("max-size") or own.get("bulk-max-size") or 0) * KIB
         if own.get("mode") == "none":
             return 0
-    if subject.get("TargetMetadata.SupportLobs") is not True:
+    if settings.get(effective, "TargetMetadata.SupportLobs") is not True:
         return 0
-    if subject.get("TargetMetadata.FullLobMode") is True:
+    if settings.get(effective, "TargetMetadata.FullLobMode") is True:
         return None
-    size = subject.get("TargetMetadata.LobMaxSize")
+    size = settings.get(effective, "TargetMetadata.LobMaxSize")
     return size * KIB if isinstance(size, int) else 0
+
+
+def _lob_limit(subject: _Subject, table: Table) -> int | None:
+    return lob_limit(subject.rules, subject.settings, table)
 
 
 @_rule(
