@@ -26,8 +26,10 @@ def is_on(variables: Mapping[str, str], *names: str) -> bool:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. ``where`` is "" for the server, or for all tables; ``fix`` is "" where nothing is to be done;
-    ``overridden`` is the spec's reason to go on.
+    """One thing that was looked at.
+
+    ``where`` is "" for the server, or for all tables; ``fix`` is "" where nothing is to be done; ``overridden`` is the reason that the
+    spec gives to go on.
     """
 
     id: str
