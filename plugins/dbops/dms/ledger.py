@@ -1,0 +1,521 @@
+"""The ledger of DMS tasks in the store (tables ``dms_*``): what was decided and why, and all that a killed run goes on from.
+
+Every method may be repeated, and two runs may call it at the same time: a row is entered once under a key that says what it is, and
+what changes is changed by one conditional statement. Times are kept as naive UTC; those that are given may have a zone, those that are
+given back have UTC. Texts are masked before they are kept, because the messages of DMS may quote a login.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import sqlalchemy as sa
+import tenacity
+
+from dbops import store
+from dbops.alerting import mask
+from dbops.dms.mappings import Table
+from dbops.dms.states import TableStatistics, Task
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSION_TABLE = "dbops_dms_version"
+MAX_TEXT = 8_000
+"""Characters of a reason that are kept."""
+MAX_RESTARTS = 200
+"""So many restarts are looked back at; more than a spec can allow."""
+QUIET = timedelta(hours=1)
+"""So long a table has to have gone without a failure, before a finished load ends its row of failures."""
+StepState = Literal["noted", "done"]
+
+_claim = sa.table(
+    "dms_claim", *map(sa.column, ("spec", "run")), *(sa.column(n, sa.DateTime) for n in ("claimed_at", "claimed_until"))
+)
+_event = sa.table(
+    "dms_event", *map(sa.column, ("event_id", "event_key", "spec")), sa.column("noted_at", sa.DateTime),
+    *map(sa.column, ("run", "kind", "subject", "reason")), sa.column("document", sa.JSON),
+)  # fmt: skip
+_plan = sa.table(
+    "dms_plan", *map(sa.column, ("run", "spec")), sa.column("made_at", sa.DateTime), sa.column("document", sa.JSON)
+)
+_step = sa.table(
+    "dms_step", *map(sa.column, ("run", "spec", "number", "state")),
+    *(sa.column(n, sa.DateTime) for n in ("noted_at", "done_at")), sa.column("document", sa.JSON),
+)  # fmt: skip
+_checkpoint = sa.table(
+    "dms_checkpoint", sa.column("spec"), sa.column("saved_at", sa.DateTime),
+    *map(sa.column, ("task", "status", "stop_reason", "checkpoint")), sa.column("statistics", sa.JSON(none_as_null=True)),
+)  # fmt: skip
+_restart = sa.table(
+    "dms_restart", *map(sa.column, ("spec", "restart_id", "checkpoint")), sa.column("restarted_at", sa.DateTime)
+)
+_failure = sa.table(
+    "dms_table_failure", *map(sa.column, ("spec", "table_schema", "table_name", "failure_id", "reason", "cleared_by")),
+    *(sa.column(n, sa.DateTime) for n in ("failed_at", "cleared_at")),
+)  # fmt: skip
+_COUNTS = ("source_rows", "target_rows", "missing", "extra", "differing")
+_comparison = sa.table(
+    "dms_comparison", *map(sa.column, ("spec", "table_schema", "table_name", "status", *_COUNTS, "reason")),
+    sa.column("compared_at", sa.DateTime), sa.column("sample", sa.JSON),
+)  # fmt: skip
+
+
+class LedgerError(RuntimeError):
+    """The ledger refuses what is asked for: what it holds does not allow it. Nothing was changed."""
+
+
+class Claimed(LedgerError):
+    """Another run works on the spec; ``run`` names it, ``until`` is when its claim expires."""
+
+    def __init__(self, spec: str, run: str, until: datetime) -> None:
+        super().__init__(
+            f"spec {spec} is being worked on by {run} until {until:%Y-%m-%d %H:%M:%S} UTC; wait for it, or for that time"
+        )
+        self.run, self.until = run, until
+
+
+class Compared(Protocol):
+    """A comparison of rows, as :mod:`dbops.dms.reconcile` makes it. Counts are None where nobody counted."""
+
+    @property
+    def table(self) -> Table: ...  # noqa: D102
+    @property
+    def status(self) -> str: ...  # noqa: D102
+    @property
+    def source_rows(self) -> int | None: ...  # noqa: D102
+    @property
+    def target_rows(self) -> int | None: ...  # noqa: D102
+    @property
+    def missing(self) -> int | None: ...  # noqa: D102
+    @property
+    def extra(self) -> int | None: ...  # noqa: D102
+    @property
+    def differing(self) -> int | None: ...  # noqa: D102
+    @property
+    def sample(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def reason(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the event log."""
+
+    event_id: int
+    at: datetime
+    run: str
+    kind: str
+    subject: str
+    reason: str
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TableFailure:
+    """A failure of a table that counts for its quarantine; the newest one, with how many there are in a row."""
+
+    table: Table
+    failures: int
+    failed_at: datetime
+    reason: str
+
+
+def utcnow() -> datetime:
+    """Now."""
+    return datetime.now(UTC)
+
+
+def failure_id(table: TableStatistics, task: Task | None = None) -> str:
+    """What makes a failure of a table one failure: its state, and the load in which it came.
+
+    Args:
+        table: its statistics
+        task: its start stands in for that of the load, where the table has none (one that does not exist)
+    """
+    began = table.load_started_at or (task.started_at if task else None)
+    return f"{table.raw_state or table.state} since {_naive(began).isoformat() if began else 'ever'}"
+
+
+class Ledger:
+    """Reads and writes the ledger. Instances are cheap; the engine pools the connections.
+
+    Args:
+        engine: of the store
+        clock: for the times of what happens in the ledger itself
+    """
+
+    def __init__(self, engine: sa.Engine, clock: Callable[[], datetime] = utcnow) -> None:
+        self.engine, self.clock = engine, clock
+
+    @classmethod
+    def open(cls, engine: sa.Engine, clock: Callable[[], datetime] = utcnow) -> Ledger:
+        """The ledger with its tables made or upgraded; one query when they are current."""
+        store.migrate(engine, MIGRATIONS, VERSION_TABLE)
+        return cls(engine, clock)
+
+    # One run works on a spec at a time ----------------------------------------------------------------------------------
+
+    def claim(self, spec: str, run: str, until: datetime, now: datetime) -> None:
+        """Claim a spec for a run; the same run renews its claim, and one that has expired is taken over.
+
+        Raises:
+            Claimed: another run works on it
+            ValueError: `until` is not after `now`
+        """
+        if _naive(until) <= _naive(now):
+            raise ValueError(f"until {until} is not after now ({now}); a claim has to last")
+        values = {"run": run, "claimed_at": _naive(now), "claimed_until": _naive(until)}
+        free = (_claim.c.run == run) | (_claim.c.claimed_until <= _naive(now))
+        for _ in range(3):  # whoever holds it may give it back between two looks
+            if self._change(sa.update(_claim).where(_claim.c.spec == spec, free).values(**values)):
+                return
+            if self._enter(_claim, {"spec": spec, **values}):
+                return
+            held = self._first(sa.select(_claim.c.run, _claim.c.claimed_until).where(_claim.c.spec == spec))
+            if held is not None and held.run != run and held.claimed_until > _naive(now):
+                raise Claimed(spec, held.run, held.claimed_until)
+        raise LedgerError(f"spec {spec} changes hands again and again; try later")
+
+    def release_claim(self, spec: str, run: str) -> None:
+        """Give a spec back; nothing happens when the run has no claim on it."""
+        self._change(sa.delete(_claim).where(_claim.c.spec == spec, _claim.c.run == run))
+
+    # The event log ------------------------------------------------------------------------------------------------------
+
+    def note(
+        self, spec: str, run: str, kind: str, reason: str, *, subject: str = "", document: Mapping[str, Any] | None = None
+    ) -> int:  # fmt: skip
+        """Enter a decision, or what else happened, into the event log.
+
+        The same of the same run is entered once: a task that is tried again says it again.
+
+        Args:
+            spec: name of the spec
+            run: ``dag_id/run_id``
+            kind: a word, such as decision, step, failure, quarantine
+            reason: why
+            subject: the table or step it is about; "" for the task
+            document: what it was decided from
+
+        Returns:
+            Id of the event.
+        """
+        said, about = _text(reason), str(mask(subject))[:255]
+        key = hashlib.sha256("\0".join((run, spec, kind, about, said)).encode()).hexdigest()
+        values = {
+            "event_key": key, "spec": spec, "noted_at": _naive(self.clock()), "run": run, "kind": kind, "subject": about,
+            "reason": said, "document": _plain(document),
+        }  # fmt: skip
+        self._enter(_event, values)
+        return int(self._one(sa.select(_event.c.event_id).where(_event.c.event_key == key)))
+
+    def events(self, spec: str, limit: int = 50) -> tuple[Event, ...]:
+        """The newest events of a spec, newest first."""
+        query = sa.select(_event).where(_event.c.spec == spec).order_by(_event.c.event_id.desc()).limit(limit)
+        return tuple(
+            Event(int(r.event_id), _aware(r.noted_at), r.run, r.kind, r.subject, r.reason, r.document)
+            for r in self._all(query)
+        )
+
+    def count_events(self, spec: str) -> int:
+        """How many events the spec has."""
+        return int(self._one(sa.select(sa.func.count()).select_from(_event).where(_event.c.spec == spec)))
+
+    # Plans, and what of them is done ------------------------------------------------------------------------------------
+
+    def keep_plan(self, run: str, spec: str, document: Mapping[str, Any]) -> None:
+        """Keep the plan of a run; another one replaces it as long as no step of it was noted.
+
+        Raises:
+            LedgerError: a step of another plan was noted
+        """
+        values = {"made_at": _naive(self.clock()), "document": _plain(document)}
+        if self._enter(_plan, {"run": run, "spec": spec, **values}):
+            return
+        if self.plan(run, spec) == values["document"]:
+            return
+        begun = sa.select(_step.c.number).where(_step.c.run == run, _step.c.spec == spec).exists()
+        mine = (_plan.c.run == run) & (_plan.c.spec == spec)
+        if not self._change(sa.update(_plan).where(mine, ~begun).values(**values)):
+            raise LedgerError(
+                f"run {run} has begun another plan for spec {spec}; go on with that one, or start a new run"
+            )
+
+    def plan(self, run: str, spec: str) -> dict[str, Any] | None:
+        """The plan of a run, None when it has kept none."""
+        found = self._first(sa.select(_plan.c.document).where(_plan.c.run == run, _plan.c.spec == spec))
+        return None if found is None else dict(found.document)
+
+    def step(
+        self, run: str, spec: str, number: int, state: StepState, document: Mapping[str, Any] | None = None
+    ) -> None:
+        """Note a step before it is carried out, and again when it is done. What was kept first stays.
+
+        So the document of ``noted`` still tells what was there before, when a killed run notes the step anew.
+
+        Args:
+            run: ``dag_id/run_id``
+            spec: name of the spec
+            number: of the step in the plan
+            state: noted, then done
+            document: what is known; with ``done`` it is put over that of ``noted``
+        """
+        now = _naive(self.clock())
+        key = {"run": run, "spec": spec, "number": number}
+        done = {"done_at": now} if state == "done" else {}
+        if self._enter(_step, {**key, "state": state, "noted_at": now, "document": _plain(document), **done}):
+            return
+        if state == "done":
+            before = self.steps(run, spec)[number]["document"]
+            mine = sa.and_(*(_step.c[name] == value for name, value in key.items()), _step.c.state == "noted")
+            values = {"state": "done", **done, "document": {**before, **_plain(document)}}
+            self._change(sa.update(_step).where(mine).values(**values))
+
+    def steps(self, run: str, spec: str) -> dict[int, dict[str, Any]]:
+        """Number of a step -> its ``state``, ``document``, ``noted_at`` and ``done_at``; steps that were never noted are missing."""
+        query = sa.select(_step).where(_step.c.run == run, _step.c.spec == spec).order_by(_step.c.number)
+        return {
+            int(row.number): {
+                "state": row.state,
+                "document": row.document,
+                "noted_at": _aware(row.noted_at),
+                "done_at": _aware(row.done_at) if row.done_at else None,
+            }
+            for row in self._all(query)
+        }
+
+    # Checkpoints and restarts -------------------------------------------------------------------------------------------
+
+    def save_checkpoint(
+        self, spec: str, task: Task, statistics: Iterable[TableStatistics] | None, at: datetime
+    ) -> None:
+        """Keep where a task has come to, and the statistics of its tables; the same moment is kept once."""
+        counted = None if statistics is None else {str(one.table): _statistics(one) for one in statistics}
+        values = {
+            "spec": spec, "saved_at": _naive(at), "task": task.identifier, "status": task.raw_status or task.status,
+            "stop_reason": task.raw_stop_reason or task.stop_reason, "checkpoint": task.checkpoint, "statistics": counted,
+        }  # fmt: skip
+        self._enter(_checkpoint, values)
+
+    def last_checkpoint(self, spec: str) -> str:
+        """The newest checkpoint that a task of the spec had, "" when none ever had one."""
+        query = sa.select(_checkpoint.c.checkpoint).where(_checkpoint.c.spec == spec, _checkpoint.c.checkpoint != "")
+        found = self._first(query.order_by(_checkpoint.c.saved_at.desc()).limit(1))
+        return "" if found is None else str(found.checkpoint)
+
+    def restarted(self, spec: str, checkpoint: str, at: datetime, *, restart_id: str = "") -> None:
+        """Note that the task was resumed from a checkpoint.
+
+        Args:
+            spec: name of the spec
+            checkpoint: RecoveryCheckpoint before it; "" within a load
+            at: when
+            restart_id: what makes it one restart, for example run and number of the step; by default its time
+        """
+        key = _key(restart_id or _naive(at).isoformat())
+        self._enter(_restart, {"spec": spec, "restart_id": key, "restarted_at": _naive(at), "checkpoint": checkpoint})
+
+    def restarts(self, spec: str, checkpoint: str) -> int:
+        """How many restarts in a row began at this checkpoint: restarts without progress, when it is the task's own."""
+        query = sa.select(_restart.c.checkpoint).where(_restart.c.spec == spec)
+        query = query.order_by(_restart.c.restarted_at.desc(), _restart.c.restart_id.desc()).limit(MAX_RESTARTS)
+        for number, row in enumerate(rows := self._all(query)):
+            if row.checkpoint != checkpoint:
+                return number
+        return len(rows)
+
+    # Tables that fail ---------------------------------------------------------------------------------------------------
+
+    def table_failed(self, spec: str, table: Table, reason: str, at: datetime, *, failure_id: str = "") -> int:
+        """Count a failure of a table.
+
+        Args:
+            spec: name of the spec
+            table: the table
+            reason: what is wrong with it
+            at: when it was seen
+            failure_id: from :func:`failure_id`: however often a failure is seen, it counts once, also after the table was released;
+                by default each time is a failure of its own
+
+        Returns:
+            Its failures in a row.
+        """
+        key = _key(failure_id or _naive(at).isoformat())
+        values = {
+            "spec": spec, "table_schema": table.schema, "table_name": table.name, "failure_id": key, "failed_at": _naive(at),
+            "reason": _text(reason),
+        }  # fmt: skip
+        self._enter(_failure, values)
+        counted = sa.select(sa.func.count()).select_from(_failure).where(_counting(spec), _of_table(table))
+        return int(self._one(counted))
+
+    def table_loaded(self, spec: str, table: Table, at: datetime | None = None) -> None:
+        """A table is loaded, so its row of failures has an end.
+
+        With `at` only when the last of them was seen longer than QUIET before: a table that loads each time, and fails as soon as
+        changes are applied, fails in a row, too.
+        """
+        mine = sa.and_(_counting(spec), _of_table(table))
+        if at is not None:
+            since = _naive(at) - QUIET
+            newest = self._one(sa.select(sa.func.max(_failure.c.failed_at)).where(mine))
+            if newest is None or newest > since:
+                return
+        self._change(sa.update(_failure).where(mine).values(cleared_at=_naive(at or self.clock()), cleared_by="loaded"))
+
+    def failing(self, spec: str) -> tuple[TableFailure, ...]:
+        """Tables with failures in a row, most of them first."""
+        query = sa.select(_failure).where(_counting(spec)).order_by(_failure.c.failed_at, _failure.c.failure_id)
+        found: dict[Table, list[Any]] = {}
+        for row in self._all(query):
+            found.setdefault(Table(row.table_schema, row.table_name), []).append(row)
+        failing = [
+            TableFailure(table, len(rows), _aware(rows[-1].failed_at), rows[-1].reason) for table, rows in found.items()
+        ]
+        return tuple(sorted(failing, key=lambda one: (-one.failures, one.table)))
+
+    def quarantined(self, spec: str, after: int) -> tuple[Table, ...]:
+        """Tables that failed `after` times in a row or more: they are left to a person."""
+        return tuple(sorted(one.table for one in self.failing(spec) if one.failures >= after))
+
+    def release(self, spec: str, table: Table, by: str) -> None:
+        """Take a table out of quarantine; the failures that are known count no more, and the event log says who did it."""
+        values = {"cleared_at": _naive(self.clock()), "cleared_by": by[:300]}
+        gone = self._change(sa.update(_failure).where(_counting(spec), _of_table(table)).values(**values))
+        if gone:
+            reason = f"{by} released it at {values['cleared_at']:%Y-%m-%d %H:%M:%S} UTC, after {gone} failures in a row"
+            self.note(spec, by, "release", reason, subject=str(table))
+
+    # Comparisons --------------------------------------------------------------------------------------------------------
+
+    def save_comparison(self, spec: str, comparisons: Iterable[Compared], at: datetime) -> None:
+        """Keep what a comparison of rows found; of the same moment what was kept first."""
+        for one in comparisons:
+            values = {
+                "spec": spec, "table_schema": one.table.schema, "table_name": one.table.name, "compared_at": _naive(at),
+                "status": one.status, **{name: getattr(one, name) for name in _COUNTS}, "sample": _plain(list(one.sample)),
+                "reason": _text(one.reason),
+            }  # fmt: skip
+            self._enter(_comparison, values)
+
+    def differing(self, spec: str, loaded_at: Mapping[Table, datetime] | None = None) -> tuple[Table, ...]:
+        """Tables whose rows were found to differ and were not found equal since; a comparison without a result changes nothing.
+
+        Args:
+            spec: name of the spec
+            loaded_at: when the load of a table began last: what was compared before says nothing of it now
+        """
+        query = sa.select(
+            _comparison.c.table_schema, _comparison.c.table_name, _comparison.c.status, _comparison.c.compared_at
+        ).where(_comparison.c.spec == spec, _comparison.c.status.in_(("equal", "differ")))
+        newest = (
+            sa.select(sa.func.max(_comparison.c.compared_at).label("at"), *_TABLE)
+            .where(_comparison.c.spec == spec, _comparison.c.status.in_(("equal", "differ")))
+            .group_by(*_TABLE)
+            .subquery()
+        )
+        same = (newest.c.table_schema == _comparison.c.table_schema) & (newest.c.table_name == _comparison.c.table_name)
+        rows = self._all(query.join_from(_comparison, newest, same & (newest.c.at == _comparison.c.compared_at)))
+        began = {table: _naive(at) for table, at in (loaded_at or {}).items()}
+        tables = [(Table(row.table_schema, row.table_name), row) for row in rows if row.status == "differ"]
+        return tuple(sorted(table for table, row in tables if table not in began or row.compared_at >= began[table]))
+
+    # How it is kept -----------------------------------------------------------------------------------------------------
+
+    def _enter(self, table: sa.TableClause, values: Mapping[str, Any]) -> bool:
+        """Insert a row; False when there is one of its key."""
+        try:
+            self._change(sa.insert(table).values(**values))
+        except sa.exc.IntegrityError as error:
+            if _is_duplicate(error):
+                return False
+            raise
+        return True
+
+    def _change(self, statement: Any) -> int:
+        """Rows that the statement found, in a transaction of its own; a deadlock rolls it back, so it is tried again."""
+        for attempt in _retrying():
+            with attempt, self.engine.begin() as connection:
+                return int(connection.execute(statement).rowcount)
+        raise AssertionError("unreachable")
+
+    def _all(self, query: sa.Select[Any]) -> Sequence[Any]:
+        with self.engine.connect() as connection:
+            return connection.execute(query).all()
+
+    def _first(self, query: sa.Select[Any]) -> Any:
+        with self.engine.connect() as connection:
+            return connection.execute(query).first()
+
+    def _one(self, query: sa.Select[Any]) -> Any:
+        with self.engine.connect() as connection:
+            return connection.execute(query).scalar_one()
+
+
+_TABLE = (_comparison.c.table_schema, _comparison.c.table_name)
+
+
+def _counting(spec: str) -> sa.ColumnElement[bool]:
+    return sa.and_(_failure.c.spec == spec, _failure.c.cleared_at.is_(None))
+
+
+def _of_table(table: Table) -> sa.ColumnElement[bool]:
+    return sa.and_(_failure.c.table_schema == table.schema, _failure.c.table_name == table.name)
+
+
+def _retrying() -> tenacity.Retrying:
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_conflict),
+        wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
+        stop=tenacity.stop_after_attempt(8),
+        reraise=True,
+    )
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Lock wait timeout or deadlock of MySQL, or a locked SQLite file: nothing of the statement was done."""
+    if not isinstance(error, sa.exc.OperationalError):
+        return False
+    return getattr(error.orig, "args", (None,))[0] in (1205, 1213) or "database is locked" in str(error.orig)
+
+
+def _is_duplicate(error: sa.exc.IntegrityError) -> bool:
+    return getattr(error.orig, "args", (None,))[0] == 1062 or "UNIQUE constraint" in str(error.orig)
+
+
+def _naive(moment: datetime) -> datetime:
+    """UTC without zone, as DATETIME columns hold it; what has no zone is UTC."""
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC)
+
+
+def _text(value: str) -> str:
+    masked = str(mask(value))
+    return masked if len(masked) <= MAX_TEXT else f"{masked[:MAX_TEXT]}..."
+
+
+def _key(value: str) -> str:
+    """The value as a key; a long one by its digest."""
+    return value if len(value) <= 190 else hashlib.sha256(value.encode()).hexdigest()
+
+
+def _plain(document: Any) -> Any:
+    """The document as masked JSON values: times as text, frozen values as objects, what is no number as null."""
+    text = json.dumps(document if document is not None else {}, default=_default)
+    return mask(json.loads(text, parse_constant=lambda _: None))
+
+
+def _default(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def _statistics(one: TableStatistics) -> Any:
+    return _plain({name: value for name, value in asdict(one).items() if name != "table" and value not in ("", None)})
