@@ -175,6 +175,15 @@ def test_no_secret_is_kept(ledger: Ledger, spec: str) -> None:
     assert kept.count("***") == 3
 
 
+def test_what_a_run_goes_on_from_is_kept_as_it_is(ledger: Ledger, spec: str) -> None:
+    document = {"steps": [{"SecretsManagerSecretId": dms_kit.SECRET, "settings": '{"token": "t"}'}]}
+    ledger.keep_plan("r", spec, document)
+    ledger.step("r", spec, 0, "noted", {"token": "canary-1"})
+    ledger.step("r", spec, 0, "done", {"password_of": "nothing"})
+    assert ledger.plan("r", spec) == document
+    assert ledger.steps("r", spec)[0]["document"] == {"token": "canary-1", "password_of": "nothing"}
+
+
 def test_documents_hold_what_json_lacks(ledger: Ledger, spec: str) -> None:
     statistics = states.table_statistics(dms_kit.table_row())
     ledger.note(
@@ -348,3 +357,26 @@ def test_a_table_differs_until_it_is_found_equal(ledger: Ledger, spec: str) -> N
     ledger.save_comparison(spec, [Comparison(RIDES, "equal", 10, 10, 0, 0, 0)], NOW + timedelta(minutes=2))
     assert ledger.differing(spec) == ()
     assert ledger.differing(f"{spec}-other") == ()
+
+
+def test_old_events_go_and_what_counts_stays(tmp_path: Path) -> None:
+    """On a file of its own: it would prune what another lab test has just written."""
+    clock = [NOW]
+    ledger = Ledger.open(sa.create_engine(f"sqlite:///{tmp_path}/store.db"), lambda: clock[0])
+    for spec, at in (("old", NOW), ("new", NOW + timedelta(days=2))):
+        clock[0] = at
+        ledger.note(spec, "r", "decision", "start")
+        ledger.keep_plan("r", spec, {"steps": []})
+        ledger.step("r", spec, 0, "noted")
+        ledger.table_failed(spec, RIDES, "x", at, failure_id="one")
+        ledger.table_failed(spec, PAYMENTS, "x", at, failure_id="one")
+        ledger.table_loaded(spec, PAYMENTS)
+        ledger.save_comparison(spec, [Comparison(RIDES, "differ")], at)
+        ledger.save_checkpoint(spec, task(RecoveryCheckpoint="checkpoint:2"), None, at)
+    assert ledger.prune(NOW + timedelta(days=1)) == 4
+    assert ledger.prune(NOW + timedelta(days=1)) == 0
+    assert [ledger.count_events(spec) for spec in ("old", "new")] == [0, 1]
+    assert (ledger.plan("r", "old"), ledger.steps("r", "old")) == (None, {})
+    assert list(ledger.steps("r", "new")) == [0]
+    assert ledger.quarantined("old", 1) == ledger.differing("old") == (RIDES,)
+    assert ledger.last_checkpoint("old") == "checkpoint:2"

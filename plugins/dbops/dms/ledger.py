@@ -2,7 +2,8 @@
 
 Every method may be repeated, and two runs may call it at the same time: a row is entered once under a key that says what it is, and
 what changes is changed by one conditional statement. Times are kept as naive UTC; those that are given may have a zone, those that are
-given back have UTC. Texts are masked before they are kept, because the messages of DMS may quote a login.
+given back have UTC. Events, reasons and comparisons are masked before they are kept, because the messages of DMS may quote a login. Plans
+and steps are kept as they are, since a run goes on from them: they name secrets by ARN only.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ class Ledger:
         Raises:
             LedgerError: a step of another plan was noted
         """
-        values = {"made_at": _naive(self.clock()), "document": _plain(document)}
+        values = {"made_at": _naive(self.clock()), "document": _json(document)}
         if self._enter(_plan, {"run": run, "spec": spec, **values}):
             return
         if self.plan(run, spec) == values["document"]:
@@ -268,12 +269,12 @@ class Ledger:
         now = _naive(self.clock())
         key = {"run": run, "spec": spec, "number": number}
         done = {"done_at": now} if state == "done" else {}
-        if self._enter(_step, {**key, "state": state, "noted_at": now, "document": _plain(document), **done}):
+        if self._enter(_step, {**key, "state": state, "noted_at": now, "document": _json(document), **done}):
             return
         if state == "done":
             before = self.steps(run, spec)[number]["document"]
             mine = sa.and_(*(_step.c[name] == value for name, value in key.items()), _step.c.state == "noted")
-            values = {"state": "done", **done, "document": {**before, **_plain(document)}}
+            values = {"state": "done", **done, "document": {**before, **_json(document)}}
             self._change(sa.update(_step).where(mine).values(**values))
 
     def steps(self, run: str, spec: str) -> dict[int, dict[str, Any]]:
@@ -425,6 +426,19 @@ class Ledger:
         tables = [(Table(row.table_schema, row.table_name), row) for row in rows if row.status == "differ"]
         return tuple(sorted(table for table, row in tables if table not in began or row.compared_at >= began[table]))
 
+    def prune(self, before: datetime) -> int:
+        """Delete events, plans, steps and failures that count no more, from before a moment; returns how many rows.
+
+        Checkpoints, restarts and comparisons stay: they are few, and decisions are made from them however old they are.
+        """
+        old = (
+            (_event, _event.c.noted_at),
+            (_step, _step.c.noted_at),
+            (_plan, _plan.c.made_at),
+            (_failure, _failure.c.cleared_at),
+        )
+        return sum(self._change(sa.delete(table).where(column < _naive(before))) for table, column in old)
+
     # How it is kept -----------------------------------------------------------------------------------------------------
 
     def _enter(self, table: sa.TableClause, values: Mapping[str, Any]) -> bool:
@@ -508,9 +522,14 @@ def _key(value: str) -> str:
 
 
 def _plain(document: Any) -> Any:
-    """The document as masked JSON values: times as text, frozen values as objects, what is no number as null."""
+    """The document as masked JSON values."""
+    return mask(_json(document))
+
+
+def _json(document: Any) -> Any:
+    """The document as JSON values: times as text, frozen values as objects, what is no number as null."""
     text = json.dumps(document if document is not None else {}, default=_default)
-    return mask(json.loads(text, parse_constant=lambda _: None))
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def _default(value: Any) -> Any:
