@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import archive_run, measure, source
-from dbops import connections, mysql, sql
-from dbops.archive import checksum, codec, export, keys, plan
+from dbops import connections, keys, mysql, sql
+from dbops.archive import checksum, codec, export, plan
 from dbops.archive.ledger import Chunk, Plan, utcnow
 from lab import config
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from dbops.archive import checksum, codec, export
 from dbops.archive.export import ExportError
-from dbops.archive.keys import KeyColumn, RowKey
 from dbops.archive.ledger import Chunk, Plan
+from dbops.keys import KeyColumn, RowKey
 from dbops.mysql import Column
 
 KEY = RowKey("PRIMARY", (KeyColumn("id", "CAST(`id` + 0 AS CHAR)"),))

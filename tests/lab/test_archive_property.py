@@ -22,8 +22,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from dbops import keys
 from dbops import mysql as facts
-from dbops.archive import checksum, codec, keys, plan, steps
+from dbops.archive import checksum, codec, plan, steps
 from dbops.archive.checksum import Checksum
 from dbops.archive.ledger import Ledger
 from dbops.sql import ident, ident_trino

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from dbops import sql
 from dbops.archive import checksum, codec
 from dbops.archive.checksum import Checksum
-from dbops.archive.keys import Key, RowKey, from_row
 from dbops.archive.ledger import Batch, Chunk, File, Plan
+from dbops.keys import Key, RowKey, from_row
 
 if TYPE_CHECKING:
     from io import BufferedRandom

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import tenacity
 
-from dbops import mysql
-from dbops.archive import keys
+from dbops import keys, mysql
 from dbops.archive.checksum import Checksum, total
 from dbops.archive.codec import Codec
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbops import sql
-from dbops.archive.keys import Key, RowKey, from_row
 from dbops.archive.ledger import Chunk
+from dbops.keys import Key, RowKey, from_row
 from dbops.mysql import Table
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbops import mysql, sql
-from dbops.archive import codec, keys
-from dbops.archive.keys import RowKey
+from dbops import keys, mysql, sql
+from dbops.archive import codec
 from dbops.archive.ledger import Chunk
 from dbops.archive.spec import ArchiveSpec
+from dbops.keys import RowKey
 from dbops.mysql import Column, ForeignKey, Table
 from dbops.sql import ident
 

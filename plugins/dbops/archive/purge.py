@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from dbops import mysql, sql
 from dbops.archive import checksum, codec, preflight
 from dbops.archive.checksum import Checksum
-from dbops.archive.keys import RowKey
 from dbops.archive.ledger import SCHEMA, Batch, Ledger, Plan, assert_open, joined, utcnow
+from dbops.keys import RowKey
 
 if TYPE_CHECKING:
     from MySQLdb.connections import Connection

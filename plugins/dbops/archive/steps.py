@@ -16,8 +16,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbops import guardrails, mysql, sql
-from dbops.archive import codec, ending, keys, lake, ledger, preflight, proof, verify
+from dbops import guardrails, keys, mysql, sql
+from dbops.archive import codec, ending, lake, ledger, preflight, proof, verify
 from dbops.archive import export as exporting
 from dbops.archive import plan as planning
 from dbops.archive import restore as restoring

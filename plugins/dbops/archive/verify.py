@@ -16,8 +16,8 @@ from dbops import sql
 from dbops.archive import checksum, codec, lake
 from dbops.archive.checksum import Checksum
 from dbops.archive.export import BATCH_COLUMN, CHUNK_COLUMN
-from dbops.archive.keys import RowKey, from_row
 from dbops.archive.ledger import Batch, Plan, RefusedRow
+from dbops.keys import RowKey, from_row
 
 if TYPE_CHECKING:
     from MySQLdb.connections import Connection

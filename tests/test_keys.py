@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbops.archive import keys
-from dbops.archive.keys import Key, KeyColumn, RowKey, UnusableKey
+from dbops import keys
+from dbops.keys import Key, KeyColumn, RowKey, UnusableKey
 from dbops.mysql import Column, Index, Table
 
 WIDTHS = st.integers(1, 4)
