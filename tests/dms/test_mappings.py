@@ -101,3 +101,41 @@ def test_rules_of_a_table() -> None:
     assert [r["rule-id"] for r in mappings.of_table(rules, "object-mapping", Table("shop", "order_items"))] == ["2"]
     assert mappings.of_table(rules, "object-mapping", Table("shop", "orders")) == ()
     assert [mappings.has_wildcard(one) for one in ("a[_]b", "a_b", "%", "a")] == [False, True, True, False]
+
+
+def change(
+    number: int, target: str, action: str, table: str = "orders", column: str = "", **more: Any
+) -> dict[str, Any]:
+    where = {"schema-name": "shop", **({"table-name": table} if target != "schema" else {})}
+    locator = {**where, **({"column-name": column} if column else {})}
+    made = rule(number, "shop", table, action, **more)
+    return {**made, "rule-type": "transformation", "rule-target": target, "object-locator": locator}
+
+
+@pytest.mark.parametrize(
+    ("rules", "wanted"),
+    [
+        ([], "shop.orders id=id name=name note=note"),
+        ([change(2, "schema", "rename", value="new")], "new.orders id=id name=name note=note"),
+        ([change(2, "table", "add-prefix", value="t_")], "shop.t_orders id=id name=name note=note"),
+        ([change(2, "table", "add-prefix", table="items", value="t_")], "shop.orders id=id name=name note=note"),
+        ([change(2, "table", "convert-uppercase")], "shop.ORDERS id=id name=name note=note"),
+        ([change(2, "table", "replace-suffix", value="r", **{"old-value": "rs"})], "shop.order id=id name=name note=note"),
+        ([change(2, "table", "replace-prefix", value="b", **{"old-value": "x"})], "shop.orders id=id name=name note=note"),
+        ([change(2, "column", "rename", column="name", value="title")], "shop.orders id=id name=title note=note"),
+        ([change(2, "column", "remove-suffix", column="n%", value="e")], "shop.orders id=id name=nam note=not"),
+        ([change(2, "column", "remove-column", column="no%")], "shop.orders id=id name=name"),
+        ([change(2, "column", "include-column", column="id")], "shop.orders id=id"),
+        ([change(2, "column", "add-column", column="x", value="y"), change(3, "column", "change-data-type", column="id")],
+         "shop.orders id=id name=name note=note"),
+    ],
+)  # fmt: skip
+def test_names_on_the_target(rules: list[dict[str, Any]], wanted: str) -> None:
+    parsed = mappings.parse([rule(1, "shop", "%"), *rules])
+    found = mappings.resolve(parsed, Table("shop", "orders"), ["id", "name", "note"])
+    assert f"{found.schema}.{found.table} " + " ".join(f"{a}={b}" for a, b in found.columns.items()) == wanted
+
+
+def test_the_schema_of_the_task_settings_outranks_the_rules() -> None:
+    parsed = mappings.parse([rule(1, "shop", "%"), change(2, "schema", "rename", value="new")])
+    assert mappings.resolve(parsed, Table("shop", "orders"), [], target_schema="fixed").schema == "fixed"

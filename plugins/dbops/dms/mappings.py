@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 SELECTION, OBJECT_MAPPING, TABLE_SETTINGS = "selection", "object-mapping", "table-settings"
-RULE_TYPES = (SELECTION, "transformation", TABLE_SETTINGS, OBJECT_MAPPING)
+TRANSFORMATION = "transformation"
+RULE_TYPES = (SELECTION, TRANSFORMATION, TABLE_SETTINGS, OBJECT_MAPPING)
 SELECTION_ACTIONS = ("include", "exclude", "explicit")
 OBJECT_ACTIONS = ("map-record-to-record", "map-record-to-document")
 _EMPTY = ("filters",)
@@ -101,6 +102,72 @@ def selected(rules: Iterable[Mapping[str, Any]], tables: Iterable[Table]) -> tup
 def of_table(rules: Iterable[Mapping[str, Any]], rule_type: str, table: Table) -> tuple[Mapping[str, Any], ...]:
     """Rules of a type whose object-locator matches the table."""
     return tuple(rule for rule in rules if rule["rule-type"] == rule_type and _matches(rule, table))
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a table of the source is called on the target; a column that is not in `columns` does not go there."""
+
+    schema: str
+    table: str
+    columns: Mapping[str, str]
+
+
+def resolve(
+    rules: Iterable[Mapping[str, Any]], table: Table, columns: Sequence[str], *, target_schema: str = ""
+) -> Names:
+    """Names of a table and of its columns on the target, after the transformation rules in their order.
+
+    Rules that add something or change a type leave names as they are.
+
+    Args:
+        rules: of the task
+        table: of the source
+        columns: those of the table, in order
+        target_schema: TargetMetadata.TargetSchema of the task settings, which outranks the rules
+    """
+    own = of_table(rules, TRANSFORMATION, table)
+    kept = [str(_locator(rule).get("column-name", "%")) for rule in own if rule.get("rule-action") == "include-column"]
+    named = {one: one for one in columns if not kept or any(matches(pattern, one) for pattern in kept)}
+    schema, name = table
+    for rule in own:
+        change = _RENAMES.get(str(rule.get("rule-action")))
+        value, old = str(rule.get("value") or ""), str(rule.get("old-value") or "")
+        if rule.get("rule-target") == "column":
+            pattern = str(_locator(rule).get("column-name", "%"))
+            for one in [column for column in named if matches(pattern, column)]:
+                if rule.get("rule-action") == "remove-column":
+                    del named[one]
+                elif change:
+                    named[one] = change(named[one], value, old)
+        elif change and rule.get("rule-target") == "schema":
+            schema = change(schema, value, old)
+        elif change and rule.get("rule-target") == "table":
+            name = change(name, value, old)
+    return Names(target_schema or schema, name, named)
+
+
+def object_rule(rules: Iterable[Mapping[str, Any]], table: Table) -> Mapping[str, Any] | None:
+    """The object-mapping rule of a table; None when it has none."""
+    return next(iter(of_table(rules, OBJECT_MAPPING, table)), None)
+
+
+_RENAMES: Mapping[str, Callable[[str, str, str], str]] = {
+    "rename": lambda _, value, __: value,
+    "add-prefix": lambda name, value, _: value + name,
+    "add-suffix": lambda name, value, _: name + value,
+    "remove-prefix": lambda name, value, _: name.removeprefix(value),
+    "remove-suffix": lambda name, value, _: name.removesuffix(value),
+    "replace-prefix": lambda name, value, old: value + name[len(old) :] if name.startswith(old) else name,
+    "replace-suffix": lambda name, value, old: name[: len(name) - len(old)] + value if name.endswith(old) else name,
+    "convert-lowercase": lambda name, _, __: name.lower(),
+    "convert-uppercase": lambda name, _, __: name.upper(),
+}
+"""What a rule makes of a name, given its value and old-value."""
+
+
+def _locator(rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    return rule.get("object-locator") or {}
 
 
 def matches(pattern: str, name: str) -> bool:
