@@ -34,7 +34,7 @@ _TINY = {"tinytext": 255, "tinyblob": 255}
 _NO_LOG, _TIMEOUT = 1381, 3024
 # Denied: command, database, table, routine, server; or what is asked for does not exist.
 _DENIED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
-_MISSING = frozenset({1046, 1049, 1146, 1305})
+_MISSING = frozenset({1049, 1146, 1305})
 _RETENTION = "binlog retention hours"
 
 
@@ -249,7 +249,7 @@ def _retention(connection: Any, variables: Mapping[str, str]) -> tuple[float | N
     """
     found = _asked(connection, "SELECT value FROM mysql.rds_configuration WHERE name = %s", (_RETENTION,))
     if found is None:
-        found = _called(connection, "mysql.rds_show_configuration")
+        found = _shown(connection)
     if found is not None:
         return float(found[0]["value"] or 0) if found else None, True
     if "aurora_version" in variables or variables.get("basedir", "").startswith("/rdsdbbin"):
@@ -257,12 +257,12 @@ def _retention(connection: Any, variables: Mapping[str, str]) -> tuple[float | N
     return _expiry_hours(variables), False
 
 
-def _called(connection: Any, procedure: str) -> list[dict[str, Any]] | None:
+def _shown(connection: Any) -> list[dict[str, Any]] | None:
     import MySQLdb
 
     try:
         with connection.cursor() as cursor:
-            cursor.callproc(procedure)
+            cursor.execute("CALL mysql.rds_show_configuration()")
             names = [each[0] for each in cursor.description]
             found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
             while cursor.nextset():

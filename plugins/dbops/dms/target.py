@@ -116,7 +116,8 @@ def check(
         spec: what is declared
         facts: of the source
         target: from :func:`gather`
-        target_settings: of the target endpoint, as AWS answers them, when the spec does not declare it
+        target_settings: of the target endpoint, as AWS answers them, its extra connection attributes among them; for an endpoint that the
+            spec does not declare
     """
     own = spec.target.settings if spec.target.kind in ("mysql", "aurora", "mariadb") else target_settings
     subject = _Subject(spec, facts, target, own)
