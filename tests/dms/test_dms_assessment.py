@@ -118,7 +118,7 @@ def test_every_status_is_judged(status: str, parts: list[str], verdict: str, rea
 def test_what_a_person_has_to_read_comes_first_and_the_failure_is_told() -> None:
     account = Account(run("failed", LastFailureMessage="no S3"), single=single("passed", "warning", "failed"))
     found = ask(account, assessment.judging("arn:run-1"))
-    assert found.reason == "the run is failed: no S3"
+    assert found.reason == "the run is failed (check-2: warning; check-3: failed): no S3"
     assert [str(one) for one in found.findings] == ["check-2: warning", "check-3: failed", "check-1: passed"]
     assert [one.name for one in found.wrong] == ["check-2", "check-3"]
 

@@ -128,7 +128,8 @@ def judge(run: Mapping[str, Any], individual: Iterable[Mapping[str, Any]]) -> As
     if verdict in ("passed", "warning"):
         verdict, reason = _weighed(verdict, findings)
     elif verdict == "failed":
-        reason = f"the run is {status or 'without a status'}"
+        wrong = "; ".join(str(one) for one in findings if one.status not in _HARMLESS)
+        reason = f"the run is {status or 'without a status'}" + (f" ({wrong})" if wrong else "")
     if verdict == "open":
         reason = f"the run is {status}"
     failure = str(run.get("LastFailureMessage") or "")
