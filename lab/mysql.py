@@ -111,7 +111,7 @@ def provision(server: MySQLServer) -> None:
             f"GRANT {SOURCE_PRIVILEGES} ON `{config.SOURCE_SCHEMA}`.* TO {user}",
             *(f"GRANT ALL PRIVILEGES ON `{schema}`.* TO {user}" for schema in server.schemas),
         ]
-    _execute(server.name, statements)
+    execute(server.name, statements)
 
 
 def recreate_schema(name: str, schema: str) -> bool:
@@ -124,11 +124,12 @@ def recreate_schema(name: str, schema: str) -> bool:
     finally:
         connection.close()
     if tables:
-        _execute(name, [f"DROP DATABASE `{schema}`", f"CREATE DATABASE `{schema}`"])
+        execute(name, [f"DROP DATABASE `{schema}`", f"CREATE DATABASE `{schema}`"])
     return bool(tables)
 
 
-def _execute(name: str, statements: list[str]) -> None:
+def execute(name: str, statements: list[str]) -> None:
+    """Run statements on a server with every privilege."""
     connection = root_connection(name)
     try:
         with connection.cursor() as cursor:

@@ -44,6 +44,7 @@ def settings(declared: Declared) -> dict[str, Any]:
             "IncludeTransactionDetails": declared.include_transaction_details,
             "IncludeNullAndEmpty": declared.include_null_and_empty,
             "IncludeControlDetails": declared.include_control_details,
+            "IncludeTableAlterOperations": declared.include_table_alter_operations,
             "PartitionIncludeSchemaTable": declared.partition_include_schema_table,
             "UseLargeIntegerValue": declared.use_large_integer_value,
         }
