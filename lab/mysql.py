@@ -12,7 +12,7 @@ from lab import artifacts, config
 from lab.config import HOST, MYSQL_PASSWORD, MYSQL_USER, LabError, MySQLServer
 from lab.processes import Service
 
-# Settings of an Aurora-like source: GTIDs, row binlogs, durable commits, UTC.
+# Settings of an Aurora-like source: GTIDs, row binlogs as DMS reads them (FULL, no checksum), durable commits, UTC.
 MY_CNF = """\
 [mysqld]
 basedir = {base}
@@ -27,6 +27,8 @@ skip_name_resolve
 server_id = {server_id}
 log_bin = binlog
 binlog_format = ROW
+binlog_row_image = FULL
+binlog_checksum = NONE
 sync_binlog = 1
 max_binlog_size = 256M
 gtid_mode = ON
@@ -59,7 +61,7 @@ GRANT ALL PRIVILEGES ON *.* TO 'root'@'{HOST}' WITH GRANT OPTION;
 """
 
 # What the product needs, and nothing more: README documents the same list.
-SERVER_PRIVILEGES = "PROCESS, REPLICATION CLIENT"
+SERVER_PRIVILEGES = "PROCESS, REPLICATION CLIENT, REPLICATION SLAVE"
 SOURCE_PRIVILEGES = "SELECT, DELETE, TRIGGER, EVENT, SHOW VIEW"
 
 

@@ -115,6 +115,15 @@ def moto_server() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def dms_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A simulated DMS (`tests.lab.dms_kit.Dms`) with a source and a target of its own; all tests share it, so leave no task running."""
+    from tests.lab import dms_kit
+
+    with dms_kit.account(tmp_path_factory.mktemp("dms")) as made:
+        yield made
+
+
 @pytest.fixture
 def aws(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """An emptied simulator behind the Airflow connection `aws_default`; gives its address."""

@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lab.dms.assessment import Assessment
 from lab.dms.serverless import Replication
 from lab.dms.source import LostError, Source
 from lab.dms.targets.mysql import MySQLTarget
-from lab.dms.task import Task, invalid
+from lab.dms.task import POLL_S, Task, invalid
 
 RELATIONAL = {"mysql", "aurora", "mariadb"}
 ENGINES = {*RELATIONAL, "dynamodb", "kinesis", "s3"}
@@ -33,21 +34,24 @@ UNTESTED = (
 )
 SETTINGS = {"kinesis": "kinesis_settings", "s3": "s3_settings", "dynamodb": "dynamo_db_settings"}
 _folder: Path
-_url: str
+_urls: dict[str, str]
 
 
-def install(folder: Path, port: int) -> None:
+def install(folder: Path, port: int, urls: Mapping[str, str] | None = None) -> None:
     """Put the data plane behind moto's DMS API of this process; call it before the first request.
 
     Args:
         folder: all state of the tasks, and ``faults.json``
         port: of this very simulator, to whose other services tasks write
+        urls: of services that are elsewhere, such as ``{"dynamodb": "http://127.0.0.1:18400"}``
     """
-    global _folder, _url
-    _folder, _url = folder.resolve(), f"http://{config.HOST}:{port}"
+    global _folder, _urls
+    here = f"http://{config.HOST}:{port}"
+    _folder, _urls = folder.resolve(), {"": here, **(urls or {})}
     _folder.mkdir(parents=True, exist_ok=True)
     models.dms_backends.backend = Backend
     responses.install()
+    metrics.install()
     threading.Thread(target=metrics.run, args=(_backends,), daemon=True).start()
 
 
@@ -82,7 +86,7 @@ class Backend(models.DatabaseMigrationServiceBackend):
 
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
-        self.folder, self.url = _folder, _url
+        self.folder = _folder
         self.lock = threading.RLock()
         self.events: list[dict[str, Any]] = []
         self.assessments: dict[str, Assessment] = {}
@@ -96,8 +100,19 @@ class Backend(models.DatabaseMigrationServiceBackend):
             task.forget()
         super().reset()
 
+    @staticmethod
+    def url(service: str) -> str:
+        """Where a service answers."""
+        return _urls.get(service, _urls[""])
+
     def fault(self, name: str, task: str = "") -> Any:
         return faults.value(self.folder, name, task)
+
+    def delay(self, task: str = "") -> None:
+        """Return when a state on the way has lasted as long as the switch says now: whoever holds it lets it go by turning that off."""
+        begin = time.monotonic()
+        while time.monotonic() - begin < float(self.fault("slow_s", task)):
+            time.sleep(POLL_S)
 
     def record(self, kind: str, source: str, category: str, text: str) -> None:
         if not self.fault("drop_events"):
@@ -160,7 +175,8 @@ class Backend(models.DatabaseMigrationServiceBackend):
         """What a task has to know of its target."""
         endpoint = self.endpoint(arn)
         engine = endpoint.engine_name
-        made: dict[str, Any] = {"engine": engine, "settings": getattr(endpoint, SETTINGS.get(engine, ""), None) or {}}
+        given = getattr(endpoint, SETTINGS.get(engine, ""), None) or {}
+        made: dict[str, Any] = {"engine": engine, "url": self.url(engine), "settings": given}
         if engine in RELATIONAL:
             attributes = dict(
                 part.split("=", 1) for part in (endpoint.extra_connection_attributes or "").split(";") if "=" in part
@@ -181,7 +197,7 @@ class Backend(models.DatabaseMigrationServiceBackend):
 
     def _test(self, connection: Connection) -> None:
         endpoint = connection.endpoint
-        time.sleep(float(self.fault("slow_s")))
+        self.delay()
         try:
             if endpoint.endpoint_identifier in self.fault("connection_fails"):
                 raise LostError("Cannot connect to ODBC provider (fault switch connection_fails)")
@@ -198,12 +214,14 @@ class Backend(models.DatabaseMigrationServiceBackend):
             Source(**self.address(endpoint.endpoint_arn)).connect().close()
         elif endpoint.engine_name in RELATIONAL:
             MySQLTarget(self.address(endpoint.endpoint_arn), "", "").connection.close()
-        elif endpoint.engine_name == "kinesis":
-            aws.client("kinesis", self.url).describe_stream_summary(StreamARN=given["StreamArn"])
-        elif endpoint.engine_name == "s3":
-            aws.client("s3", self.url).head_bucket(Bucket=given["BucketName"])
         else:
-            aws.client("dynamodb", self.url).list_tables(Limit=1)
+            client = aws.client(endpoint.engine_name, self.url(endpoint.engine_name))
+            if endpoint.engine_name == "kinesis":
+                client.describe_stream_summary(StreamARN=given["StreamArn"])
+            elif endpoint.engine_name == "s3":
+                client.head_bucket(Bucket=given["BucketName"])
+            else:
+                client.list_tables(Limit=1)
 
     def require_connections(self, task: Task) -> None:
         """AWS starts no task whose endpoints have not been tested from its instance."""
@@ -252,7 +270,7 @@ class Backend(models.DatabaseMigrationServiceBackend):
         task.remove()
 
         def remove() -> None:
-            time.sleep(float(self.fault("slow_s", task.id)))
+            self.delay(task.id)
             task.forget()
             self.record("replication-task", task.id, "deletion", "Replication task has been deleted.")
             self.tasks.pop(task.arn, None)

@@ -23,7 +23,10 @@ def _page(given: Answer, key: str, rows: list[Any], largest: int = 100) -> Answe
     size = int(given.get("MaxRecords") or 100)
     if not 20 <= size <= largest:
         raise invalid(f"MaxRecords must be between 20 and {largest}")
-    begin = int(given.get("Marker") or 0)
+    marker = str(given.get("Marker") or 0)
+    if not marker.isdecimal():
+        raise invalid(f"Invalid marker: {marker}")
+    begin = int(marker)
     more = {"Marker": str(begin + size)} if begin + size < len(rows) else {}
     return {key: rows[begin : begin + size], **more}
 
@@ -51,6 +54,9 @@ INSTANCE_FILTERS: dict[str, Callable[[Any], set[Any]]] = {
     "replication-instance-arn": lambda i: {i.arn},
     "replication-instance-class": lambda i: {i.replication_instance_class},
     "engine-version": lambda i: {i.engine_version},
+}
+SUBNET_FILTERS: dict[str, Callable[[Any], set[Any]]] = {
+    "replication-subnet-group-id": lambda g: {g.replication_subnet_group_identifier},
 }
 ENDPOINT_FILTERS: dict[str, Callable[[Any], set[Any]]] = {
     "endpoint-arn": lambda e: {e.endpoint_arn},
@@ -175,7 +181,18 @@ def describe_replication_instances(backend: Any, given: Answer) -> Answer:
     found = _matching(given, rows, INSTANCE_FILTERS, "No Replication Instances found matching provided filter.")
     for each in found:
         each.advance()
-    return _page(given, "ReplicationInstances", [_present(each.to_dict()) for each in found])
+    return _page(given, "ReplicationInstances", [_instance(backend, each) for each in found])
+
+
+def _instance(backend: Any, instance: Any) -> Answer:
+    full = {"ReplicationInstanceStatus": "storage-full"} if backend.fault("instance_full", instance.id) else {}
+    return {**_present(instance.to_dict()), **full}
+
+
+def describe_replication_subnet_groups(backend: Any, given: Answer) -> Answer:
+    rows = list(backend.replication_subnet_groups.values())
+    found = _matching(given, rows, SUBNET_FILTERS, "No Replication Subnet Groups found matching provided filter.")
+    return _page(given, "ReplicationSubnetGroups", [_present(each.to_dict()) for each in found])
 
 
 def describe_endpoints(backend: Any, given: Answer) -> Answer:
@@ -326,6 +343,7 @@ OPERATIONS = (
     describe_endpoints,
     describe_events,
     describe_replication_instances,
+    describe_replication_subnet_groups,
     describe_replication_task_assessment_runs,
     describe_replication_task_individual_assessments,
     describe_replication_tasks,

@@ -22,6 +22,11 @@ ON_THE_WAY = (
 )
 
 
+def on_the_way(part: float) -> str:
+    """The state that is shown when so much of the way to the start is over."""
+    return ON_THE_WAY[min(len(ON_THE_WAY) - 1, int(part * len(ON_THE_WAY)))]
+
+
 class Replication(Task):
     """A replication config and the replication that it describes; it is a task in all that it does."""
 
@@ -62,7 +67,7 @@ class Replication(Task):
             "Status": self._shown_status(),
             "ProvisionData": self._provisioned(),
             "StopReason": self._stop_reason(state),
-            "FailureMessages": [text] if (text := self.failure or state.failure) else None,
+            "FailureMessages": [text] if (text := state.failure) else None,
             "ReplicationStats": self._stats(state) if self.was_run else None,
             "StartReplicationType": self.start_type or None,
             "CdcStartPosition": self.start_position,
@@ -102,14 +107,16 @@ class Replication(Task):
             return "created"
         if self.status != "starting":
             return self.status
-        part = (time.time() - self.started[-1]) / max(0.1, self._slow())
-        return ON_THE_WAY[min(len(ON_THE_WAY) - 1, int(part * len(ON_THE_WAY)))]
+        return on_the_way((time.time() - self.started[-1]) / max(0.1, self._slow()))
 
     def _state_of_capacity(self) -> str:
         if self.status in STARTABLE:
             given_back = self.stopped is not None and time.time() > self.stopped + self._slow()
             return "deprovisioned" if given_back else "deprovisioning"
         return "provisioned" if self.status in {"running", "stopping"} else "provisioning"
+
+    def _slow(self) -> float:
+        return float(self.backend.fault("slow_s", self.id))
 
     def _provisioned(self) -> dict[str, Any] | None:
         if not self.was_run:

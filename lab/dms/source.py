@@ -25,9 +25,16 @@ LOB_TYPES = {"text", "mediumtext", "longtext", "tinytext", "blob", "mediumblob",
 TEMPORAL = {"date", "datetime", "timestamp", "time"}
 CHARSETS = {"latin1": "cp1252", "utf8mb3": "utf8", "utf8mb4": "utf8", "ucs2": "utf-16-be", "utf16": "utf-16-be"}
 SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys", "awsdms_control")
-PURGED = "Could not find first log file name in binary log index file"
+# Whatever else a server says will be said again at the next try.
+GONE = {1040, 1053, 1205, 1213, 1317, 2002, 2003, 2006, 2013, 2055}
+DENIED = {1045, 1142, 1227}
 STRANGE = "Bad event read from the binary log: the table does not have the columns of the event"
 CHECKPOINT = re.compile(r"checkpoint:V1#\d+#([^:#]+):(\d+)")
+DML = re.compile(
+    r"^\s*(insert|update|delete|replace)\s+(?:(?:low_priority|delayed|high_priority|quick|ignore)\s+)*(?:(?:into|from)\s+)?"
+    r"(?:`?(\w+)`?\.)?`?(\w+)`?",
+    re.IGNORECASE,
+)
 DDL = re.compile(
     r"^\s*(?:/\*.*?\*/\s*)?(alter|create|drop|truncate|rename)\s+(?:table\s+)?(?:if\s+(?:not\s+)?exists\s+)?(?:`?(\w+)`?\.)?`?(\w+)`?",
     re.IGNORECASE | re.DOTALL,
@@ -222,9 +229,21 @@ class Source:
             raise LostError(f"Cannot connect to ODBC provider: {error}") from error
 
     def query(self, statement: str, args: Any = None) -> list[dict[str, Any]]:
-        with closing(self.connect(cursorclass=MySQLdb.cursors.DictCursor)) as connection, connection.cursor() as cursor:
-            cursor.execute(statement, args)
-            return list(cursor.fetchall())
+        """Rows of a statement.
+
+        Raises:
+            LostError: the server went away
+            FatalError: it answers that it will not, such as for want of a privilege
+        """
+        try:
+            with closing(self.connect(cursorclass=MySQLdb.cursors.DictCursor)) as connection:
+                cursor = connection.cursor()
+                cursor.execute(statement, args)
+                return list(cursor.fetchall())
+        except MySQLdb.Error as error:
+            if error.args and error.args[0] in GONE:
+                raise LostError(f"Lost connection to the source: {error}") from error
+            raise FatalError(f"Error executing source query: {error}") from error
 
     def tables(self, takes: Callable[[str, str], bool]) -> list[Table]:
         """Base tables for which ``takes(schema, table)``, by name."""
@@ -271,6 +290,8 @@ class Source:
             FatalError: a variable has another value; the text names it
         """
         wanted = {"log_bin": "ON", "binlog_format": "ROW", "binlog_row_image": "FULL", "binlog_checksum": "NONE"}
+        if self.query("SHOW SLAVE STATUS"):
+            wanted["log_slave_updates"] = "ON"
         found = self.query(f"SHOW GLOBAL VARIABLES WHERE variable_name IN {tuple(wanted)}")
         for row in found:
             if row["Value"] != wanted[row["Variable_name"]]:
@@ -321,6 +342,7 @@ class Follower:
             describe: the table of a name, or None when the task does not take it; True asks for what it is now
         """
         self.source, self.begin, self.server_id, self.describe = source, begin, server_id, describe
+        self.ignored: Callable[[str, str, str], object] = lambda schema, table, statement: None  # a change without rows
         self.read_at, self.lag_s = 0.0, 0.0  # of the last event that was read
         self.here = begin
         self.known: dict[tuple[str, str], Table | None] = {}
@@ -341,8 +363,11 @@ class Follower:
         try:
             yield from self._grouped(stream)
         except pymysql.err.OperationalError as error:
-            if error.args and error.args[0] == 1236:
-                raise FatalError(f"Error reading binary log. {PURGED} ({error.args[1]})") from error
+            code, text = (*error.args, "", "")[:2]
+            if code == 1236:
+                raise FatalError(f"Error {code} ({text}) reading binary log") from error
+            if code in DENIED:
+                raise FatalError(f"Error {code} ({text}) starting to read the binary log") from error
             raise LostError(f"Lost connection to the source: {error}") from error
         except (pymysql.err.Error, OSError, struct.error) as error:
             raise LostError(f"Lost connection to the source: {error!r}") from error
@@ -400,6 +425,9 @@ class Follower:
         text = _str(event.query)
         if text == "BEGIN" or text.startswith("SAVEPOINT"):
             return False
+        if found := DML.match(text):
+            # Written with another binlog_format: DMS has no rows to apply, and goes on.
+            self.ignored(found[2] or _str(event.schema), found[3], text)
         if found := DDL.match(text):
             schema = found[2] or _str(event.schema)
             self.known.pop((schema, found[3]), None)

@@ -67,6 +67,7 @@ class State:
     pid: int = 0
     handled: int = 0  # the last command
     metrics: dict[str, float] = field(default_factory=dict)
+    measured_s: float = 0.0  # when they were taken
 
     def __post_init__(self) -> None:
         self._lock, self._saved = threading.Lock(), 0.0
@@ -90,6 +91,13 @@ class State:
             fresh.write_text(json.dumps(made))
             fresh.rename(self.path)
             self._saved = time.monotonic()
+
+    def end(self, reason: str, failure: str) -> None:
+        """The task has ended; a table whose load is broken off is loaded again from its begin."""
+        for each in self.tables.values():
+            if each.TableState in {"Full load", "Table is being reloaded"}:
+                each.TableState = "Table cancelled"
+        self.ended, self.stop_reason, self.failure, self.metrics = True, reason, failure, {}
 
     def note(self, category: str, text: str) -> None:
         """Tell the API of an event, or with the category ``log`` of a line of the task's log."""

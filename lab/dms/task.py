@@ -29,6 +29,8 @@ POLL_S = 0.05
 RESTART_S = 0.3
 STARTABLE = {"ready", "stopped", "failed"}
 FAILURES = {"FATAL_ERROR", "RECOVERABLE_ERROR"}
+CRASHED = "Replication task process ended unexpectedly."
+RECOVERABLE = "Stop Reason RECOVERABLE_ERROR Error Level RECOVERABLE"
 VERSION = "3.5.4"  # of an instance that names none
 TYPES = ("full-load", "cdc", "full-load-and-cdc")
 
@@ -68,7 +70,7 @@ class Task(models.FakeReplicationTask):
         ] = []  # all since the state was made anew; the process knows which it has obeyed
         self.seen_events, self.ending = 0, False
         self.state, self.written, self.reading = State(self.folder / "state.json"), (0, 0), threading.Lock()
-        self.was_run, self.failure = False, ""
+        self.was_run = False
         self.history: list[tuple[float, list[dict[str, Any]]]] = []
         self.status = "creating"
         self._later("ready", "created", "Replication task has been created.")
@@ -83,6 +85,12 @@ class Task(models.FakeReplicationTask):
             if (written.st_mtime_ns, written.st_ino) != self.written:
                 self.state, self.written = State.load(path), (written.st_mtime_ns, written.st_ino)
         return self.state
+
+    def dimensions(self) -> dict[str, str]:
+        """By which CloudWatch knows the task: its instance by name, itself by the last part of its ARN."""
+        instance = self.backend.replication_instances.get(self.replication_instance_arn)
+        named = {"ReplicationInstanceIdentifier": instance.id} if instance else {}
+        return {**named, "ReplicationTaskIdentifier": self.resource_id}
 
     def shown_tables(self, now: float, delay_s: float) -> list[dict[str, Any]]:
         """Rows of DescribeTableStatistics; with a delay, those that could be seen so many seconds ago."""
@@ -104,7 +112,7 @@ class Task(models.FakeReplicationTask):
             "TableMappings": self.table_mappings,
             "ReplicationTaskSettings": json.dumps(self.settings),
             "Status": self.status,
-            "LastFailureMessage": self.failure or state.failure or None,
+            "LastFailureMessage": state.failure or None,
             "StopReason": self._stop_reason(state),
             "ReplicationTaskCreationDate": self.creation_date,
             "ReplicationTaskStartDate": self.started[-1] if self.started else None,
@@ -116,7 +124,10 @@ class Task(models.FakeReplicationTask):
         return {name: value for name, value in made.items() if value is not None}
 
     def _stop_reason(self, state: State) -> str | None:
-        if self.status not in {"stopped", "failed", "modifying", "moving"} or not state.stop_reason:
+        if (
+            self.status not in {"stopped", "failed", "modifying", "moving", "failed-move", "testing"}
+            or not state.stop_reason
+        ):
             return None
         level = {"FATAL_ERROR": " Error Level FATAL", "RECOVERABLE_ERROR": " Error Level RECOVERABLE"}
         return f"Stop Reason {state.stop_reason}{level.get(state.stop_reason, '')}"
@@ -161,7 +172,7 @@ class Task(models.FakeReplicationTask):
                 self.commands = []
                 self.state, self.written = State(self.folder / "state.json"), (0, 0)
         self._write_job(kind)
-        self.status, self.was_run, self.ending, self.failure = "starting", True, False, ""
+        self.status, self.was_run, self.ending = "starting", True, False
         self.started.append(time.time())
         self.stopped = None
         threading.Thread(target=self._work, daemon=True).start()
@@ -211,7 +222,7 @@ class Task(models.FakeReplicationTask):
         self.status, self.ending = "stopping", True
 
         def stop() -> None:
-            time.sleep(self._slow())
+            self.backend.delay(self.id)
             if self.process is not None:
                 self.process.terminate()
 
@@ -234,20 +245,18 @@ class Task(models.FakeReplicationTask):
 
     def move(self, instance: Any) -> None:
         """MoveReplicationTask."""
-        self._require({"stopped", "failed", "failed-move", "ready"}, "moved")
+        self._require({"stopped", "failed", "failed-move"}, "moved")
         own = self.backend.instance(self.replication_instance_arn)
         if instance.arn == own.arn:
             raise InvalidParameterCombinationException("The task is on that replication instance already")
         if _version(instance.engine_version) < _version(own.engine_version):
             raise InvalidParameterCombinationException("The target replication instance has an earlier version")
-        before, self.status = self.status, "moving"
+        self.status = "moving"
         if self.backend.fault("move_fails", self.id):
             self._later("failed-move", "failure", "Replication task could not be moved.")
             return
         self.replication_instance_arn = instance.arn
-        self._later(
-            "ready" if before == "ready" else "stopped", "configuration change", "Replication task has been moved."
-        )
+        self._later("stopped", "configuration change", "Replication task has been moved.")
 
     def reload(self, tables: list[tuple[str, str]], validate_only: bool = False) -> None:
         """ReloadTables."""
@@ -268,7 +277,7 @@ class Task(models.FakeReplicationTask):
         fresh.rename(self.folder / "commands.json")
 
     def remove(self) -> None:
-        """DeleteReplicationTask: refused while it runs."""
+        """DeleteReplicationTask: refused while it works; a task that moves may be deleted, and nothing else."""
         if self.status in {"running", "starting", "stopping", "testing", "modifying", "creating", "deleting"}:
             raise InvalidResourceStateFault(f"Replication Task {self.arn} is {self.status} and cannot be deleted")
         self.status = "deleting"
@@ -285,20 +294,24 @@ class Task(models.FakeReplicationTask):
 
     def _work(self) -> None:
         """Start the process, begin it anew when something kills it, and keep the status in step until its end."""
-        time.sleep(self._slow())
+        self.backend.delay(self.id)
         while self.backend.fault("stuck", self.id) and not self.ending:
             time.sleep(POLL_S)
         self.event("state change", "Replication task has started.")
-        restarts = 0
-        while not self.ending or restarts == 0:
+        limit = int(self.settings["ErrorBehavior"]["RecoverableErrorCount"])
+        while True:
             self._watch()
-            if self.state.ended:
+            if self.state.ended or self.ending:
                 break
-            restarts += 1
-            limit = int(self.settings["ErrorBehavior"]["RecoverableErrorCount"])
-            if 0 <= limit < restarts or self.ending:
+            # As with any recoverable error: the status stays, the message says it, and progress forgets it.
+            state = self.state
+            state.recoveries += 1
+            state.failure, state.metrics = f"Last Error {CRASHED} {RECOVERABLE}", {}
+            if 0 <= limit < state.recoveries:
                 break
-            self.event("failure", "Replication task process ended unexpectedly; it is started again.")
+            with contextlib.suppress(OSError):  # it is deleted just now
+                state.save()
+            self.event("failure", f"Recoverable error {state.recoveries}: {CRASHED} It is started again.")
             time.sleep(RESTART_S)
         self._close()
 
@@ -321,9 +334,7 @@ class Task(models.FakeReplicationTask):
     def _close(self) -> None:
         state = self.state
         if not state.ended:
-            state.ended = True
-            state.stop_reason = "NORMAL" if self.ending else "RECOVERABLE_ERROR"
-            self.failure = "" if self.ending else f"Last Error The task process ended\n{self._log()}"
+            state.end("NORMAL" if self.ending else "RECOVERABLE_ERROR", "" if self.ending else state.failure)
             with contextlib.suppress(OSError):
                 state.save()
         failed = state.stop_reason in FAILURES and not self.backend.fault("fatal_is_stopped", self.id)
@@ -347,10 +358,6 @@ class Task(models.FakeReplicationTask):
     def event(self, category: str, text: str) -> None:
         self.backend.record("replication-task", self.id, category, text)
 
-    def _log(self) -> str:
-        path = self.folder / "log"
-        return path.read_text(errors="replace")[-2000:] if path.is_file() else ""
-
     def _write_job(self, kind: str) -> None:
         start, since = self.start_position, None
         if start and _is_time(start):
@@ -361,7 +368,6 @@ class Task(models.FakeReplicationTask):
         job = {
             "task": self.id,
             "faults": str(self.backend.folder),
-            "endpoint": self.backend.url,
             "migration_type": self.migration_type,
             "start_type": kind,
             "start_position": start if kind == "start-replication" else None,
@@ -395,14 +401,14 @@ class Task(models.FakeReplicationTask):
         if self.status not in states:
             raise InvalidResourceStateFault(f"Replication Task {self.arn} cannot be {what}, as it is {self.status}")
 
-    def _slow(self) -> float:
-        return float(self.backend.fault("slow_s", self.id))
-
     def _later(self, status: str, category: str, text: str) -> None:
+        on_the_way = self.status
+
         def change() -> None:
-            time.sleep(self._slow())
-            self.event(category, text)
-            self.status = status
+            self.backend.delay(self.id)
+            if self.status == on_the_way:  # it may be deleted meanwhile
+                self.event(category, text)
+                self.status = status
 
         threading.Thread(target=change, daemon=True).start()
 

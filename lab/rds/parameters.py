@@ -28,8 +28,9 @@ READ_ONLY_VARIABLE = 1238
 STATIC = {"binlog_format", "lower_case_table_names", "innodb_log_file_size", "performance_schema"}
 # What a DBA may set; the other options of `server.OPTIONS` hold the lab itself together.
 FREE = {
-    "binlog-format", "event-scheduler", "character-set-server", "collation-server", "max-allowed-packet", "max-connections",
-    "performance-schema", "sync-binlog", "innodb-flush-log-at-trx-commit", "innodb-log-file-size", "local-infile",
+    "binlog-format", "binlog-row-image", "binlog-checksum", "event-scheduler", "character-set-server", "collation-server",
+    "max-allowed-packet", "max-connections", "performance-schema", "sync-binlog", "innodb-flush-log-at-trx-commit",
+    "innodb-log-file-size", "local-infile",
 }  # fmt: skip
 PROTECTED = ({*server.OPTIONS, *server.OPTIONS_57, *server.OPTIONS_80} - FREE) | {
     "basedir", "datadir", "tmpdir", "plugin-dir", "lc-messages-dir", "port", "user", "init-file", "server-id", "read-only",

@@ -31,6 +31,9 @@ OPTIONS: dict[str, str] = {
     "skip-name-resolve": "ON",
     "log-bin": "binlog",
     "binlog-format": "ROW",
+    # DMS reads no log with checksums. AWS's own default is CRC32: there a parameter group has to say NONE.
+    "binlog-row-image": "FULL",
+    "binlog-checksum": "NONE",
     "gtid-mode": "ON",
     "enforce-gtid-consistency": "ON",
     "log-slave-updates": "ON",

@@ -33,6 +33,7 @@ def test_every_stop_reason_of_the_api_is_known_and_no_other() -> None:
         if reason not in ("", "unknown"):
             assert states.stop_reason(f"Stop Reason {reason}") == reason
             assert states.stop_reason(reason) == reason
+            assert states.stop_reason(f"Stop Reason {reason} Error Level FATAL") == reason
     assert [states.stop_reason(text) for text in (None, "", "Stop Reason NEW_WORD", "oops")] == [
         "",
         "",

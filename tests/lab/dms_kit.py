@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import subprocess
@@ -22,7 +23,9 @@ from lab.dms import faults
 from lab.rds.server import ADMIN, Server
 from tests.lab.rds_kit import free_port
 
-START_S, WAIT_S = 60, 60
+START_S, WAIT_S = 120, 120
+NEVER = 10**6  # seconds of a switch that holds a state for as long as it is on
+METRIC_S = 5
 ROLE = "arn:aws:iam::123456789012:role/dms"
 
 
@@ -122,6 +125,7 @@ class Dms:
         self.dms.start_replication_task(ReplicationTaskArn=arn, StartReplicationTaskType=kind, **settings)
 
     def stop(self, arn: str) -> Any:
+        """Stop a running task; returns it when it has ended."""
         self.dms.stop_replication_task(ReplicationTaskArn=arn)
         return self.ended(arn)
 
@@ -143,6 +147,11 @@ class Dms:
         filters = [{"Name": "replication-task-arn", "Values": [arn]}]
         return self.dms.describe_replication_tasks(Filters=filters)["ReplicationTasks"][0]
 
+    def task_arns(self) -> set[str]:
+        """Every task of the account."""
+        pages = self.dms.get_paginator("describe_replication_tasks").paginate(WithoutSettings=True)
+        return {task["ReplicationTaskArn"] for page in pages for task in page["ReplicationTasks"]}
+
     def status(self, arn: str) -> str:
         return str(self.described(arn)["Status"])
 
@@ -159,6 +168,15 @@ class Dms:
         name = self.described(arn)["ReplicationTaskIdentifier"]
         found = self.dms.describe_events(SourceIdentifier=name, SourceType="replication-task")
         return [event["Message"] for event in found["Events"]]
+
+    def log(self, arn: str) -> list[str]:
+        """What a task has written to CloudWatch Logs."""
+        logs = self.client("logs")
+        place = {"logGroupName": "dms-tasks-lab", "logStreamName": f"dms-task-{arn.rpartition(':')[2]}"}
+        try:
+            return [str(line["message"]) for line in logs.get_log_events(**place, startFromHead=True)["events"]]
+        except logs.exceptions.ResourceNotFoundException:  # it has written nothing
+            return []
 
     def pid(self, arn: str) -> int:
         """Process of a running task."""
@@ -199,19 +217,33 @@ class Dms:
     def metric(self, name: str, arn: str) -> float | None:
         """Maximum of a metric over the last seconds; None when there is no datapoint."""
         now = dt.datetime.now(dt.UTC)
-        points = self.client("cloudwatch").get_metric_statistics(
-            Namespace="AWS/DMS",
-            MetricName=name,
-            Dimensions=[
-                {"Name": "ReplicationInstanceIdentifier", "Value": "lab"},
-                {"Name": "ReplicationTaskIdentifier", "Value": arn.rpartition(":")[2]},
-            ],
-            StartTime=now - dt.timedelta(seconds=5),
+        names = {"ReplicationTaskIdentifier": arn.rpartition(":")[2], "ReplicationInstanceIdentifier": "lab"}
+        metric = {
+            "Namespace": "AWS/DMS",
+            "MetricName": name,
+            "Dimensions": [{"Name": key, "Value": value} for key, value in names.items()],
+        }
+        answer = self.client("cloudwatch").get_metric_data(
+            MetricDataQueries=[{"Id": "m", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Maximum"}}],
+            StartTime=now - dt.timedelta(seconds=METRIC_S),
             EndTime=now + dt.timedelta(seconds=2),
-            Period=60,
-            Statistics=["Maximum"],
-        )["Datapoints"]
-        return max((float(point["Maximum"]) for point in points), default=None)
+        )
+        (result,) = answer["MetricDataResults"]
+        return max((float(value) for value in result["Values"]), default=None)
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Nothing of the block runs on after it, also when it fails."""
+        try:
+            yield
+        finally:
+            faults.set_faults(self.folder / "dms")
+            tasks = self.dms.get_paginator("describe_replication_tasks").paginate(WithoutSettings=True)
+            for task in [each for page in tasks for each in page["ReplicationTasks"]]:
+                if task["Status"] in {"running", "starting"}:
+                    self.dms.stop_replication_task(ReplicationTaskArn=task["ReplicationTaskArn"])
+                    with contextlib.suppress(self.dms.exceptions.ResourceNotFoundFault):
+                        self.ended(task["ReplicationTaskArn"])
 
     @contextmanager
     def faults(self, **switches: Any) -> Iterator[None]:
@@ -267,7 +299,8 @@ def account(folder: Path) -> Iterator[Dms]:
 
 
 def _bring_up(server: Server) -> None:
-    server.configure({"binlog-checksum": "NONE", "innodb-buffer-pool-size": "64M", "sync-binlog": "0"})
+    small = {"innodb-buffer-pool-size": "64M", "innodb-log-file-size": "16M"}
+    server.configure({**small, "sync-binlog": "0", "innodb-flush-log-at-trx-commit": "2"})
     server.initialise()
     server.start()
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.lab import dms_kit
-from tests.lab.dms_kit import Dms
+from tests.lab.dms_kit import NEVER, Dms
 
-pytestmark = [pytest.mark.lab, pytest.mark.unfinished]
+pytestmark = pytest.mark.lab
+SOON = {"RecoverableErrorInterval": 0, "RecoverableErrorThrottling": False}
 
 TYPES = """CREATE TABLE {s}.t (
   id BIGINT UNSIGNED PRIMARY KEY AUTO_INCREMENT, i INT, tu TINYINT UNSIGNED, m MEDIUMINT, d DECIMAL(30,10), f FLOAT, g DOUBLE,
@@ -27,10 +26,10 @@ ROW = (
 )
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dms]:
-    with dms_kit.account(tmp_path_factory.mktemp("dms")) as made:
-        yield made
+@pytest.fixture
+def lab(dms_account: Dms) -> Iterator[Dms]:
+    with dms_account.settled():
+        yield dms_account
 
 
 def test_a_full_load_and_the_changes_after_it_end_in_the_same_rows(lab: Dms) -> None:
@@ -76,7 +75,8 @@ def writing(lab: Dms, schema: str) -> Iterator[None]:
                     f"DELETE FROM {schema}.t WHERE id = {number + 500_000 - 10}",
                 )
             except Exception:  # its server restarts
-                time.sleep(0.1)
+                over.wait(0.1)
+            over.wait(0.005)
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -98,30 +98,63 @@ def values(begin: int) -> str:
     return ", ".join(f"({number}, 'row {number}')" for number in range(begin, begin + 1000))
 
 
+def applied(lab: Dms, task: str) -> int:
+    return int(sum(lab.table(task)[f"Applied{kind}"] for kind in ("Inserts", "Updates", "Deletes")))
+
+
 def test_under_writes_a_killed_task_a_restarted_source_and_a_rotated_log_lose_nothing(lab: Dms) -> None:
     schema = filled(lab)
-    task = lab.task(schema, ErrorBehavior={"RecoverableErrorInterval": 1})
+    task = lab.task(schema, ErrorBehavior=SOON)
+
+    def goes_on() -> None:
+        before = applied(lab, task)
+        lab.until(lambda: applied(lab, task) > before)
+
     with writing(lab, schema):
-        with lab.faults(row_delay_s=0.5):
+        with lab.faults(row_delay_s=NEVER):
             lab.run(task)
             lab.until(lambda: lab.tables(task) and lab.table(task)["FullLoadRows"] > 0)
             os.kill(lab.pid(task), signal.SIGKILL)  # in the middle of a table, which is loaded again from its begin
-        lab.until(lambda: any("started again" in event for event in lab.events(task)))
+            lab.until(lambda: any("started again" in event for event in lab.events(task)))
         lab.replicating(task)
+        goes_on()
         os.kill(lab.pid(task), signal.SIGKILL)
         lab.source.sql("FLUSH BINARY LOGS")
-        time.sleep(1)
+        goes_on()
         lab.source.stop()
         lab.source.start()
-        lab.until(lambda: dms_kit.reachable(lab.source))
-        time.sleep(2)
+        goes_on()
         lab.source.sql("FLUSH BINARY LOGS")
-        time.sleep(0.5)
+        goes_on()
     lab.until(lambda: lab.differences(schema, "t") == [])
     assert lab.status(task) == "running"
     assert lab.table(task)["TableState"] == "Table completed"
     assert any("Lost connection to the source" in event or "Cannot connect" in event for event in lab.events(task))
-    lab.stop(task)
+    lab.until(lambda: "LastFailureMessage" not in lab.described(task))
+
+
+def test_a_killed_task_that_may_not_recover_has_failed_and_goes_on_from_its_checkpoint(lab: Dms) -> None:
+    schema = filled(lab, 1000)
+    task = lab.task(schema, ErrorBehavior={"RecoverableErrorCount": 0})
+    lab.run(task)
+    lab.replicating(task)
+    with writing(lab, schema):
+        lab.until(lambda: applied(lab, task) > 0)
+        os.kill(lab.pid(task), signal.SIGKILL)
+        failed = lab.ended(task)
+        written = lab.source.rows("SHOW MASTER STATUS")[0]["Position"]
+        lab.until(lambda: lab.source.rows("SHOW MASTER STATUS")[0]["Position"] > written)
+    assert (failed["Status"], failed["StopReason"]) == (
+        "failed",
+        "Stop Reason RECOVERABLE_ERROR Error Level RECOVERABLE",
+    )
+    assert "Replication task process ended unexpectedly" in failed["LastFailureMessage"]
+    assert failed["RecoveryCheckpoint"].startswith("checkpoint:V1#")
+    assert any(event.startswith("Replication task has failed") for event in lab.events(task))
+    assert lab.differences(schema, "t")
+    lab.run(task, "resume-processing")
+    lab.until(lambda: lab.differences(schema, "t") == [])
+    assert (lab.table(task)["FullLoadRows"], lab.status(task)) == (1000, "running")
 
 
 def test_a_stopped_task_goes_on_from_its_checkpoint_and_a_new_one_can_begin_there(lab: Dms) -> None:

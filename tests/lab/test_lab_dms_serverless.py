@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.lab import dms_kit
-from tests.lab.dms_kit import Dms, mappings
+from tests.lab.dms_kit import NEVER, Dms, mappings
 
-pytestmark = [pytest.mark.lab, pytest.mark.unfinished]
+pytestmark = pytest.mark.lab
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dms]:
-    with dms_kit.account(tmp_path_factory.mktemp("dms")) as made:
-        yield made
+@pytest.fixture
+def lab(dms_account: Dms) -> Iterator[Dms]:
+    with dms_account.settled():
+        yield dms_account
 
 
 def make(lab: Dms, schema: str, kind: str, name: str) -> str:
@@ -42,34 +41,38 @@ def seen(lab: Dms, arn: str) -> Any:
 def test_a_replication_gets_capacity_copies_and_gives_it_back(lab: Dms) -> None:
     schema = lab.schema("CREATE TABLE {s}.t (id INT PRIMARY KEY, v VARCHAR(20))")
     lab.write(f"INSERT INTO {schema}.t VALUES (1, 'one')")
-    with lab.faults(slow_s=1):
-        arn = make(lab, schema, "full-load-and-cdc", "whole")
-        lab.until(lambda: seen(lab, arn)["Status"] == "created")
-        assert "ProvisionData" not in seen(lab, arn)
+    arn = make(lab, schema, "full-load-and-cdc", "whole")
+    lab.until(lambda: seen(lab, arn)["Status"] == "created")
+    assert "ProvisionData" not in seen(lab, arn)
+    with lab.faults(slow_s=NEVER):
         lab.dms.start_replication(ReplicationConfigArn=arn, StartReplicationType="start-replication")
-        found = set()
-        while (status := seen(lab, arn)["Status"]) != "running":
-            found.add(status)
-        assert len(found) > 2, found
-        assert seen(lab, arn)["ProvisionData"] == {"ProvisionState": "provisioned", "ProvisionedCapacityUnits": 2}
-        lab.write(f"INSERT INTO {schema}.t VALUES (2, 'two')")
-        lab.until(lambda: lab.sink.rows("SHOW DATABASES LIKE %s", (schema,)) and lab.differences(schema, "t") == [])
-        lab.dms.reload_replication_tables(
-            ReplicationConfigArn=arn, TablesToReload=[{"SchemaName": schema, "TableName": "t"}]
-        )
+        assert seen(lab, arn)["Status"] == "initializing"
+        assert seen(lab, arn)["ProvisionData"]["ProvisionState"] == "provisioning"
+    lab.until(lambda: seen(lab, arn)["Status"] == "running")
+    assert seen(lab, arn)["ProvisionData"] == {"ProvisionState": "provisioned", "ProvisionedCapacityUnits": 2}
+    lab.write(f"INSERT INTO {schema}.t VALUES (2, 'two')")
+    lab.until(lambda: lab.sink.rows("SHOW DATABASES LIKE %s", (schema,)) and lab.differences(schema, "t") == [])
+    cloudwatch = lab.client("cloudwatch")
 
-        def table() -> Any:
-            return lab.dms.describe_replication_table_statistics(ReplicationConfigArn=arn)[
-                "ReplicationTableStatistics"
-            ][0]
+    def dimensions() -> list[Any]:
+        found = cloudwatch.list_metrics(Namespace="AWS/DMS", MetricName="CDCLatencyTarget")["Metrics"]
+        return [each["Dimensions"] for each in found]
 
-        lab.until(lambda: table()["FullLoadReloaded"])
-        assert table()["FullLoadRows"] == 2
-        lab.dms.stop_replication(ReplicationConfigArn=arn)
-        lab.until(lambda: seen(lab, arn)["Status"] == "stopped")
-        with pytest.raises(ClientError, match="not deprovisioned yet"):
-            lab.dms.delete_replication_config(ReplicationConfigArn=arn)
-        lab.until(lambda: seen(lab, arn)["ProvisionData"]["ProvisionState"] == "deprovisioned")
+    lab.until(lambda: [{"Name": "ReplicationTaskIdentifier", "Value": arn.rpartition(":")[2]}] in dimensions())
+    lab.dms.reload_replication_tables(
+        ReplicationConfigArn=arn, TablesToReload=[{"SchemaName": schema, "TableName": "t"}]
+    )
+
+    def table() -> Any:
+        return lab.dms.describe_replication_table_statistics(ReplicationConfigArn=arn)["ReplicationTableStatistics"][0]
+
+    lab.until(lambda: table()["FullLoadReloaded"])
+    assert table()["FullLoadRows"] == 2
+    lab.dms.stop_replication(ReplicationConfigArn=arn)
+    lab.until(lambda: seen(lab, arn)["Status"] == "stopped")
+    with lab.faults(slow_s=NEVER), pytest.raises(ClientError, match="not deprovisioned yet"):
+        lab.dms.delete_replication_config(ReplicationConfigArn=arn)
+    lab.until(lambda: seen(lab, arn)["ProvisionData"]["ProvisionState"] == "deprovisioned")
     lab.dms.delete_replication_config(ReplicationConfigArn=arn)
 
     def is_gone() -> bool:

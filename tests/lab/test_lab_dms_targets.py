@@ -8,17 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.lab import dms_kit
 from tests.lab.dms_kit import ROLE, Dms
 
-pytestmark = [pytest.mark.lab, pytest.mark.unfinished]
+pytestmark = pytest.mark.lab
 BIG = 18446744073709551615
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dms]:
-    with dms_kit.account(tmp_path_factory.mktemp("dms")) as made:
-        yield made
+@pytest.fixture
+def lab(dms_account: Dms) -> Iterator[Dms]:
+    with dms_account.settled():
+        yield dms_account
 
 
 @pytest.fixture

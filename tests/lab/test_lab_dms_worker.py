@@ -102,7 +102,7 @@ class Task:
         rule = {"rule-type": "selection", "rule-id": "1", "rule-name": "1", "rule-action": "include"}
         mappings = json.dumps({"rules": [{**rule, "object-locator": {"schema-name": "s", "table-name": "%"}}]})
         job = {
-            "task": "t", "faults": str(folder), "endpoint": "", "migration_type": kind, "start_type": "start-replication",
+            "task": "t", "faults": str(folder), "migration_type": kind, "start_type": "start-replication",
             "mappings": mappings, "settings": expanded(json.dumps(settings)), "source": {}, "target": {}, "server_id": 1,
         }  # fmt: skip
         (folder / "job.json").write_text(json.dumps(job))

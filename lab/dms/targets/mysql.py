@@ -8,11 +8,10 @@ from typing import Any
 import MySQLdb
 import MySQLdb.constants.CLIENT
 
-from lab.dms.source import DDL, Change, Column, LostError, Source, Transaction
+from lab.dms.source import DDL, GONE, Change, Column, LostError, Source, Transaction
 from lab.dms.targets import Loaded, Mapped, Row, RowError, TableError
 
 TRUNCATED = {1264, 1265, 1406}
-GONE = {2002, 2003, 2006, 2013, 2055, 1040, 1053, 1205, 1213}
 CONTROL = """CREATE TABLE IF NOT EXISTS `{schema}`.awsdms_apply_exceptions (
   TASK_NAME VARCHAR(128) NOT NULL, TABLE_OWNER VARCHAR(128) NOT NULL, TABLE_NAME VARCHAR(128) NOT NULL,
   ERROR_TIME TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6), STATEMENT LONGTEXT NOT NULL, ERROR LONGTEXT NOT NULL)"""

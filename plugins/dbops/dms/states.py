@@ -5,6 +5,7 @@ Fail-closed: a word that is not known here is ``unknown``, never the nearest one
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,6 +49,7 @@ _SERVERLESS: dict[str, Status] = {
     "replication starting": "starting",
 }  # fmt: skip
 _PREFIX = "Stop Reason "
+_LEVEL = re.compile(r"\s+Error Level \w+\s*$", re.IGNORECASE)
 MAX_RECORDS = 100
 
 
@@ -191,9 +193,10 @@ def status(word: str | None) -> Status:
 
 
 def stop_reason(text: str | None) -> StopReason:
-    """The reason without AWS's prefix; "" when there is none, ``unknown`` when it is not documented."""
+    """The reason without AWS's prefix and error level; "" when there is none, ``unknown`` when it is not documented."""
     plain = str(text or "").strip()
     plain = plain[len(_PREFIX) :] if plain.lower().startswith(_PREFIX.lower()) else plain
+    plain = _LEVEL.sub("", plain)
     if not plain:
         return ""
     found = plain.strip().upper().replace(" ", "_")
