@@ -23,7 +23,7 @@ from lab.dms.state import State
 
 PERIOD_S = 2  # AWS puts them every minute; a test takes seconds
 FRESH_S = 10  # a task that has not measured itself for so long has no metrics
-KEPT = timedelta(hours=3)
+KEPT = timedelta(hours=1)
 QUERIES, POINTS = 500, 100_800  # the largest request and the largest answer
 GIB = 2**30
 Values = dict[str, float]

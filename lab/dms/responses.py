@@ -232,6 +232,8 @@ def remove_tags_from_resource(backend: Any, given: Answer) -> Answer:
 
 
 def describe_events(backend: Any, given: Answer) -> Answer:
+    for task in [*backend.tasks.values(), *backend.replications.values()]:
+        task.take_events()
     until = float(given.get("EndTime") or time.time() + 1)
     span = min(int(given.get("Duration") or 60), DAY_MINUTES) * 60
     since = float(given.get("StartTime") or until - span)

@@ -68,7 +68,7 @@ class Task(models.FakeReplicationTask):
         self.commands: list[
             dict[str, Any]
         ] = []  # all since the state was made anew; the process knows which it has obeyed
-        self.seen_events, self.ending = 0, False
+        self.seen_events, self.taking, self.ending = 0, threading.Lock(), False
         self.state, self.written, self.reading = State(self.folder / "state.json"), (0, 0), threading.Lock()
         self.was_run = False
         self.history: list[tuple[float, list[dict[str, Any]]]] = []
@@ -326,10 +326,10 @@ class Task(models.FakeReplicationTask):
             state = self.refresh()
             if self.status == "starting" and state.pid == self.process.pid and state.phase != "starting":
                 self.status = "running"
-            self._take_events()
+            self.take_events()
             time.sleep(POLL_S)
         self.refresh()
-        self._take_events()
+        self.take_events()
 
     def _close(self) -> None:
         state = self.state
@@ -342,6 +342,11 @@ class Task(models.FakeReplicationTask):
         text = f"Replication task has {'failed' if failed else 'stopped'}. Stop Reason {state.stop_reason}"
         self.event("failure" if failed else "state change", text)
         self.status = "failed" if failed else "stopped"
+
+    def take_events(self) -> None:
+        """Record what the process has told since the last time. It tells before it saves, so a state that is seen has its events."""
+        with self.taking:
+            self._take_events()
 
     def _take_events(self) -> None:
         path = self.folder / "events.jsonl"

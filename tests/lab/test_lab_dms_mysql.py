@@ -245,7 +245,7 @@ def test_mappings_choose_rename_and_filter(lab: Dms) -> None:
         (4, 40, 4),
     )
     assert set(lab.tables(task)) == {"keep"}
-    assert lab.table(task)["AppliedDdls"] == 1
+    lab.until(lambda: lab.table(task)["AppliedDdls"] == 1)
     lab.stop(task)
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from moto.cloudwatch.models import CloudWatchBackend
 
 from lab.config import LabError
-from lab.dms import faults
+from lab.dms import faults, metrics
 from lab.dms.mappings import Filter, Mappings
+from lab.dms.serverless import ON_THE_WAY, on_the_way
 from lab.dms.settings import DEFAULTS, expanded
-from lab.dms.source import Change, Column, Position, Table, Transaction
+from lab.dms.source import Change, Column, FatalError, Follower, Position, Source, Table, Transaction
 from lab.dms.state import State, TableState
 from lab.dms.targets import Mapped
 from lab.dms.targets.dynamodb import DynamoDBTarget
@@ -318,3 +322,161 @@ def test_a_switch_may_be_of_one_task(tmp_path: Path) -> None:
         faults.set_faults(tmp_path, banana=1)
     faults.set_faults(tmp_path)
     assert faults.value(tmp_path, "stuck") is False
+
+
+def test_a_switch_holds_from_the_moment_at_which_it_is_set(tmp_path: Path) -> None:
+    seen = faults.Switches(tmp_path, "orders")
+    for value in (5, 0, 7, 7.5):
+        faults.set_faults(tmp_path, lag_s=value)
+        assert seen["lag_s"] == value
+    (tmp_path / "faults.json").unlink()
+    assert seen["lag_s"] == 0
+
+
+def test_states_of_a_serverless_start_come_in_their_order() -> None:
+    shown = list(dict.fromkeys(on_the_way(part / 100) for part in range(300)))
+    assert shown == list(ON_THE_WAY)
+
+
+def served(*names: str, measured_s: float, **more: Any) -> Any:
+    """A backend with running tasks of these names."""
+    state = SimpleNamespace(tables={}, phase="cdc", metrics={"CDCLatencyTarget": 3.0}, measured_s=measured_s)
+    tasks = [
+        SimpleNamespace(
+            id=n, arn=n, status="running", state=state, dimensions=lambda n=n: {"ReplicationTaskIdentifier": n}
+        )
+        for n in names
+    ]
+    instance = SimpleNamespace(id="lab", allocated_storage=50)
+    switches = {"drop_metrics": False, "instance_full": False, **more}
+    return SimpleNamespace(
+        tasks={t.id: t for t in tasks}, replications={}, replication_instances={"lab": instance}, account_id="123456789012",
+        region_name="eu-central-1", fault=lambda name, task="": switches[name],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def put(monkeypatch: pytest.MonkeyPatch) -> CloudWatchBackend:
+    """An empty CloudWatch, to which the lab puts its metrics."""
+    store = CloudWatchBackend("eu-central-1", "123456789012")
+    monkeypatch.setattr(metrics, "cloudwatch_backends", {"123456789012": {"eu-central-1": store}})
+    return store
+
+
+def test_a_task_that_has_not_measured_itself_has_no_metrics(put: CloudWatchBackend) -> None:
+    metrics._put_all(served("fresh", measured_s=time.time()), {})
+    metrics._put_all(served("hung", measured_s=time.time() - metrics.FRESH_S - 1), {})
+    metrics._put_all(served("off", measured_s=time.time(), drop_metrics=True), {})
+    names = {each.dimensions[0].value for each in put.metric_data}
+    assert names == {"fresh", "lab"}
+    assert {each.name for each in put.metric_data} == {
+        "CDCLatencyTarget", "CDCThroughputRowsSource", "CDCThroughputRowsTarget", "FullLoadThroughputRowsTarget",
+        "FreeStorageSpace", "SwapUsage",
+    }  # fmt: skip
+
+
+def test_old_metrics_of_the_lab_are_forgotten(put: CloudWatchBackend) -> None:
+    old, now = metrics.utcnow() - 2 * metrics.KEPT, metrics.utcnow()
+    for at in (old, old, now):
+        put.put_metric_data("AWS/DMS", [{"MetricName": "m", "Value": 1, "Timestamp": at}])
+    metrics._put_all(served(measured_s=0), {})
+    assert [each.timestamp for each in put.metric_data if each.name == "m"] == [now]
+
+
+def test_points_are_those_of_all_dimensions_by_period_and_in_pages(put: CloudWatchBackend) -> None:
+    begin = metrics.utcnow().replace(microsecond=0)
+    pairs = [
+        {"Name": "ReplicationTaskIdentifier", "Value": "T"},
+        {"Name": "ReplicationInstanceIdentifier", "Value": "I"},
+    ]
+    for second in range(0, 180, 30):
+        datum = {
+            "MetricName": "m",
+            "Value": second,
+            "Timestamp": begin + dt.timedelta(seconds=second),
+            "Dimensions": pairs,
+        }
+        put.put_metric_data("AWS/DMS", [datum, {**datum, "Dimensions": pairs[:1], "Value": 999}])
+    queries = [
+        {
+            "Id": name,
+            "MetricStat": {
+                "Metric": {"Namespace": "AWS/DMS", "MetricName": "m", "Dimensions": pairs[::order]},
+                "Period": 60,
+                "Stat": "Maximum",
+            },
+        }
+        for name, order in (("a", 1), ("b", -1))
+    ]
+    given: dict[str, Any] = {
+        "MetricDataQueries": queries,
+        "StartTime": begin,
+        "EndTime": begin + dt.timedelta(minutes=5),
+    }
+    found = list(metrics.series(put, {**given, "ScanBy": "TimestampAscending"}))
+    assert [each["values"] for each in found] == [[30, 90, 150], [30, 90, 150]]
+    assert [each["values"] for each in metrics.series(put, given)] == [[150, 90, 30], [150, 90, 30]]
+    token, pages = None, []
+    while token != "":
+        answer = metrics.page({"MaxDatapoints": 2, "NextToken": token}, found)
+        pages.append([(each["id"], each["values"], each["status_code"]) for each in answer["MetricDataResults"]])
+        token = answer.get("NextToken", "")
+    assert pages == [
+        [("a", [30, 90], "PartialData")],
+        [("a", [150], "Complete"), ("b", [30], "PartialData")],
+        [("b", [90, 150], "Complete")],
+    ]
+
+
+class Scripted(Source):
+    """A source whose variables are given."""
+
+    def __init__(self, replica: bool = False, **variables: str) -> None:
+        self.replica, self.variables = replica, variables
+
+    def query(self, statement: str, args: Any = None) -> list[dict[str, Any]]:
+        if statement == "SHOW SLAVE STATUS":
+            return [{"Slave_IO_Running": "Yes"}] if self.replica else []
+        return [{"Variable_name": name, "Value": v} for name, v in self.variables.items() if f"'{name}'" in statement]
+
+
+@pytest.mark.parametrize(
+    ("variables", "word"),
+    [
+        ({"log_bin": "OFF"}, "log_bin"),
+        ({"binlog_format": "STATEMENT"}, "binlog_format"),
+        ({"binlog_row_image": "MINIMAL"}, "binlog_row_image"),
+        ({"binlog_checksum": "CRC32"}, "binlog_checksum"),
+        ({"log_slave_updates": "OFF", "replica": True}, "log_slave_updates"),
+        ({"log_slave_updates": "OFF"}, None),
+    ],
+)
+def test_a_source_that_does_not_log_as_changes_need_it_is_fatal(variables: dict[str, Any], word: str | None) -> None:
+    good = {"log_bin": "ON", "binlog_format": "ROW", "binlog_row_image": "FULL", "binlog_checksum": "NONE"}
+    source = Scripted(**{**good, "log_slave_updates": "ON", **variables})
+    if word is None:
+        source.require_cdc()
+    else:
+        with pytest.raises(FatalError, match=word):
+            source.require_cdc()
+
+
+@pytest.mark.parametrize(
+    ("statement", "place"),
+    [
+        ("INSERT INTO s.t VALUES (1)", ("s", "t")),
+        ("insert ignore into `t` (a) values (1)", ("db", "t")),
+        ("UPDATE `s`.`t` SET a = 1", ("s", "t")),
+        ("UPDATE LOW_PRIORITY t SET a = 1", ("db", "t")),
+        ("DELETE QUICK FROM t WHERE a = 1", ("db", "t")),
+        ("REPLACE t VALUES (1)", ("db", "t")),
+        ("BEGIN", None),
+        ("CREATE TABLE t (a INT)", None),
+    ],
+)
+def test_a_statement_in_the_place_of_rows_is_told(statement: str, place: tuple[str, str] | None) -> None:
+    told: list[Any] = []
+    follower = Follower(Scripted(), Position("binlog.000001", 4), 1, lambda *_: None)
+    follower.ignored = lambda schema, table, text: told.append((schema, table))
+    follower._query(SimpleNamespace(query=statement, schema=b"db"), Transaction(), Position("binlog.000001", 9))
+    assert told == ([place] if place else [])
