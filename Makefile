@@ -16,7 +16,7 @@ UV := $(BIN)/uv
 SYNCED := $(VENV)/.synced-$(shell sha256sum requirements.lock | cut -c1-16)
 SYNCING := $(VENV)/.syncing
 # `lab up` looks again, so an emptied cache is no reason to look at every `make`.
-FETCHED := $(VENV)/.fetched-$(shell cat lab/config.py lab/artifacts.py | sha256sum | cut -c1-16)
+FETCHED := $(VENV)/.fetched-$(shell cat lab/config.py lab/artifacts.py tools/system-packages | sha256sum | cut -c1-16)
 INSTALLER := $(VENV)/.uv
 COMPILE := pip compile requirements.txt requirements-dev.txt --generate-hashes --python-version 3.11 \
   --python-platform linux --custom-compile-command "make lock" --quiet
@@ -58,6 +58,7 @@ $(SYNCED): $(INSTALLER)
 	@touch $@
 
 $(FETCHED): $(SYNCED)
+	tools/system-packages $(PYTHON)
 	$(BIN)/python -m lab setup
 	@rm -f $(VENV)/.fetched-*
 	@touch $@
@@ -70,7 +71,7 @@ clean: ## Stop the lab and remove everything generated in the tree (downloads st
 
 ##@ The lab
 .PHONY: lab-up
-lab-up: setup ## Start the lab: MySQL 5.7 and 8.0, Trino, simulated AWS; harmless when it is up
+lab-up: setup ## Start the lab: MySQL 5.7 and 8.0, DynamoDB, Redis, Trino, simulated AWS; harmless when it is up
 	$(BIN)/python -m lab up
 
 .PHONY: lab-down

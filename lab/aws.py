@@ -54,13 +54,15 @@ def service() -> Service:
     return Service("aws", prepare, ready, deadline_s=60, cwd=config.ROOT)
 
 
-def client(service_name: str, endpoint: str | None = None) -> Any:  # boto3 makes its classes at run time
-    """A boto3 client of the lab's account."""
+def client(  # boto3 makes its classes at run time
+    service_name: str, endpoint: str | None = None, *, key: str = config.AWS_KEY, region: str = config.AWS_REGION
+) -> Any:
+    """A boto3 client of the lab's account; what goes to DynamoDB needs DynamoDB Local's endpoint (`lab.dynamodb.client`)."""
     return boto3.client(
         service_name,
         endpoint_url=endpoint or config.aws_endpoint(),
-        region_name=config.AWS_REGION,
-        aws_access_key_id=config.AWS_KEY,
+        region_name=region,
+        aws_access_key_id=key,
         aws_secret_access_key=config.AWS_SECRET,
         config=Config(retries={"max_attempts": 2}, proxies={}),
     )

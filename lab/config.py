@@ -33,6 +33,18 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Libraries:
+    """Maven artifacts and all that they depend on, in one folder of the cache.
+
+    ``sha256`` is that of the lines of ``LC_ALL=C sha256sum *`` in the folder, so of every file and of their names.
+    """
+
+    coordinates: tuple[str, ...]  # group:artifact:version
+    sha256: str
+    unpacked: str
+
+
+@dataclass(frozen=True)
 class MySQLServer:
     """One mysqld of the lab."""
 
@@ -48,6 +60,13 @@ TRINO = Artifact(
     f"io.trino:trino-server:{TRINO_VERSION}:tar.gz",
     "cfd5accde17e8ebd251eeeb78aed1f490e77bb3a164d95a0f454bf8a7c1cbd3f",
     f"trino-server-{TRINO_VERSION}",
+)
+DYNAMODB_VERSION = "3.1.0"
+DYNAMODB = Libraries(
+    # DynamoDB Local's own main class listens on every address of the machine; Jetty's starts the same server on one.
+    (f"software.amazon.dynamodb:DynamoDBLocal:{DYNAMODB_VERSION}", "org.eclipse.jetty:jetty-xml:12.0.14"),
+    "d73b7d7d95f2ad142ffe103fe712213f0aece748c122dc0a96e831abd6dfb4ef",
+    f"dynamodb-local-{DYNAMODB_VERSION}",
 )
 SOURCE_SCHEMA = "carshare"
 RESTORE_SCHEMA = "carshare_restore"
@@ -78,24 +97,34 @@ MYSQL80 = MySQLServer(
 )
 MYSQL_SERVERS = {server.name: server for server in (MYSQL57, MYSQL80)}
 ARTIFACTS = (MYSQL57.artifact, MYSQL80.artifact, TRINO)
-SERVICES = ("mysql57", "mysql80", "aws", "trino")
+SERVICES = ("mysql57", "mysql80", "aws", "dynamodb", "redis", "trino")
 
 # What docker-compose.yaml runs for people who have Docker.
 DOCKER_IMAGES = {
     "mysql57": "mysql:5.7",
     "mysql80": "mysql:8.0",
+    "dynamodb": f"amazon/dynamodb-local:{DYNAMODB_VERSION}",
+    "redis": "redis:7.0",  # the version of Debian 12
     "trino": f"trinodb/trino:{TRINO_VERSION}",
     "airflow": "apache/airflow:3.3.2-python3.11",
 }
 
-DEFAULT_PORTS = {"mysql57": 18457, "mysql80": 18480, "aws": 18450, "trino": 18408, "airflow": 8080}
+DEFAULT_PORTS = {
+    "mysql57": 18457,
+    "mysql80": 18480,
+    "aws": 18450,
+    "dynamodb": 18400,
+    "redis": 18463,
+    "trino": 18408,
+    "airflow": 8080,
+}
 
 MYSQL_USER = "dbops"
 MYSQL_PASSWORD = "lab-secret"
 RDS_USER = "rehearsal"  # master user of the databases that a rehearsal makes in the simulated RDS
 AWS_REGION = "eu-central-1"
 AWS_ACCOUNT = "123456789012"
-AWS_KEY = AWS_SECRET = "lab-secret"
+AWS_KEY, AWS_SECRET = "labkey", "lab-secret"  # DynamoDB Local takes letters and digits for a key only
 LAKE_BUCKET = "dbops-lake"
 REPORTS_BUCKET = "dbops-reports"
 WAREHOUSE = f"s3://{LAKE_BUCKET}/warehouse"
@@ -139,6 +168,10 @@ def port(name: str) -> int:
 
 def aws_endpoint() -> str:
     return f"http://{HOST}:{port('aws')}"
+
+
+def dynamodb_endpoint() -> str:
+    return f"http://{HOST}:{port('dynamodb')}"
 
 
 def trino_url() -> str:

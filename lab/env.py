@@ -35,6 +35,7 @@ def connections() -> dict[str, dict[str, object]]:
             "extra": {
                 "region_name": config.AWS_REGION,
                 "endpoint_url": config.aws_endpoint(),
+                "service_config": {"dynamodb": {"endpoint_url": config.dynamodb_endpoint()}},
                 "dbops_sns_topic_arn": config.ALERTS_TOPIC_ARN,
             },
         },
@@ -55,6 +56,12 @@ def connections() -> dict[str, dict[str, object]]:
             "login": config.RDS_USER,
             "password": MYSQL_PASSWORD,
             "extra": {"charset": "utf8mb4"},
+        },
+        "memorydb_default": {
+            "conn_type": "redis",
+            "host": HOST,
+            "port": config.port("redis"),
+            "extra": {"ssl": False},
         },
         "iceberg_default": {
             "conn_type": "generic",

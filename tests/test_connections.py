@@ -167,6 +167,14 @@ def test_aws_client_talks_to_the_endpoint_of_the_connection(aws):
     assert connections.aws_client("sqs", region="us-west-2").meta.region_name == "us-west-2"
 
 
+def test_aws_client_talks_to_the_endpoint_that_one_service_has_of_its_own(monkeypatch):
+    own = {"dynamodb": {"endpoint_url": "http://127.0.0.1:18400"}}
+    extra = {"region_name": REGION, "endpoint_url": "http://127.0.0.1:18450", "service_config": own}
+    define(monkeypatch, "aws_default", conn_type="aws", login="key", password="secret", extra=extra)
+    assert connections.aws_client("dynamodb").meta.endpoint_url == "http://127.0.0.1:18400"
+    assert connections.aws_client("kinesis").meta.endpoint_url == "http://127.0.0.1:18450"
+
+
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [

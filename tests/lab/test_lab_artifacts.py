@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab import artifacts, config
-from lab.config import Artifact, LabError
+from lab.config import Artifact, LabError, Libraries
 
 CONTENT = b"content of the artifact"
 TOOL = Artifact("org.example:tool:1.0", hashlib.sha256(CONTENT).hexdigest(), "tool-1.0")
@@ -79,6 +79,34 @@ def test_missing_library_names_the_package() -> None:
         artifacts.require_library("libnothing.so.1", "libnothing1")
 
 
+LIBRARIES = Libraries(
+    ("org.example:tool:1.0", "org.example:other:2.0"),
+    hashlib.sha256(f"{TOOL.sha256}  tool-1.0.jar\n".encode()).hexdigest(),
+    "tools",
+)
+
+
+def test_libraries_are_copied_by_maven_once_into_a_folder(mvn: Path, cache: Path) -> None:
+    mvn.write_text(mvn.read_text().replace("printf", 'mkdir -p "$folder"; cp pom.xml "$(dirname "$0")"; printf'))
+    folder = artifacts.libraries(LIBRARIES)
+    assert [file.name for file in folder.iterdir()] == ["tool-1.0.jar"]
+    assert artifacts.libraries(LIBRARIES) == folder == cache / "tools"
+    (call,) = (mvn.parent / "calls").read_text().splitlines()
+    assert call.startswith("-q -B dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=")
+    pom = (mvn.parent / "pom.xml").read_text()
+    assert "<groupId>org.example</groupId><artifactId>other</artifactId><version>2.0</version>" in pom
+
+
+@pytest.mark.parametrize("script", ["printf changed", 'cp "$0" "$folder/added.jar"; printf'])
+def test_a_library_that_is_changed_or_added_is_refused_and_nothing_is_kept(script: str, mvn: Path, cache: Path) -> None:
+    mvn.write_text(mvn.read_text().replace("printf", f'mkdir -p "$folder"; {script}'))
+    with pytest.raises(
+        LabError, match=rf"(?s)org.example:tool:1.0, .* must have {LIBRARIES.sha256}; the files:.*\.jar"
+    ):
+        artifacts.libraries(LIBRARIES)
+    assert not [*cache.iterdir()]
+
+
 def tarball(*members: tuple[str, bytes | str]) -> bytes:
     """Files (bytes) and hard links (names of their targets)."""
     buffer = io.BytesIO()
@@ -122,4 +150,4 @@ def test_broken_unpacking_leaves_nothing_that_looks_unpacked(cache: Path) -> Non
 
 def test_real_artifacts_are_pinned_by_checksum() -> None:
     assert len({artifact.filename for artifact in config.ARTIFACTS}) == len(config.ARTIFACTS)
-    assert all(len(bytes.fromhex(artifact.sha256)) == 32 for artifact in config.ARTIFACTS)
+    assert all(len(bytes.fromhex(artifact.sha256)) == 32 for artifact in (*config.ARTIFACTS, config.DYNAMODB))

@@ -93,7 +93,8 @@ def test_environment_never_leads_to_the_callers_own_airflow_database(monkeypatch
 def test_connections_are_what_the_dags_look_for() -> None:
     connections = env.connections()
     assert set(connections) == {
-        "aws_default", "mysql_default", "mysql80", "trino_default", "dbops_store", "dbops_rehearsal", "iceberg_default",
+        "aws_default", "mysql_default", "mysql80", "trino_default", "dbops_store", "dbops_rehearsal", "memorydb_default",
+        "iceberg_default",
     }  # fmt: skip
     assert connections["mysql_default"] == {
         "conn_type": "mysql",
@@ -106,6 +107,16 @@ def test_connections_are_what_the_dags_look_for() -> None:
     }
     assert connections["dbops_rehearsal"] == {
         "conn_type": "mysql", "login": "rehearsal", "password": "lab-secret", "extra": {"charset": "utf8mb4"},
+    }  # fmt: skip
+    assert connections["aws_default"] == {
+        "conn_type": "aws", "login": "labkey", "password": "lab-secret", "extra": {
+            "region_name": "eu-central-1", "endpoint_url": "http://127.0.0.1:18450",
+            "service_config": {"dynamodb": {"endpoint_url": "http://127.0.0.1:18400"}},
+            "dbops_sns_topic_arn": "arn:aws:sns:eu-central-1:123456789012:dbops-alerts",
+        },
+    }  # fmt: skip
+    assert connections["memorydb_default"] == {
+        "conn_type": "redis", "host": "127.0.0.1", "port": 18463, "extra": {"ssl": False},
     }  # fmt: skip
     assert connections["dbops_store"]["extra"] == {"charset": "utf8mb4", "reports_s3_uri": "s3://dbops-reports/"}
     assert connections["iceberg_default"]["extra"] == {
