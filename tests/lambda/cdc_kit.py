@@ -7,7 +7,8 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -137,3 +138,35 @@ class FakeDynamo:
 
     def item(self, key: Any, table: str = "rides") -> dict[str, Any] | None:
         return self.items.get((table, json.dumps([key])))
+
+    def hold(self, item: Any, table: str = "rides") -> None:
+        """Somebody else's item."""
+        self.items[table, json.dumps([item["pk"]])] = item
+
+
+class Store:
+    """The same face of the lab's DynamoDB, with the table ``rides`` whose key ``pk`` is a number."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.puts = client, 0
+
+    @contextmanager
+    def table(self, name: str = "rides", kind: str = "N") -> Iterator[None]:
+        self.client.create_table(
+            TableName=name, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": kind}],
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            self.client.delete_table(TableName=name)
+
+    def put_item(self, **asked: Any) -> None:
+        self.puts += 1
+        self.client.put_item(**asked)
+
+    def item(self, key: Any, table: str = "rides") -> Any:
+        return self.client.get_item(TableName=table, Key={"pk": key}, ConsistentRead=True).get("Item")
+
+    def hold(self, item: Any, table: str = "rides") -> None:
+        self.client.put_item(TableName=table, Item=item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from cdc_apply.settings import KINDS, Settings, SettingsError, Table, parse, pos
 from cdc_apply.values import RejectError
 from cdc_kit import FakeDynamo, Kept, change, load
 from moto import mock_aws
+
+from lab import dynamodb
 
 ROW = {"id": 5, "city": "Köln", "price": 12.5}
 
@@ -32,15 +35,26 @@ def response(batch: Any) -> list[str]:
     return [each["itemIdentifier"] for each in batch.response["batchItemFailures"]]
 
 
-@pytest.fixture
-def client() -> FakeDynamo:
-    return FakeDynamo()
+@pytest.fixture(scope="module")
+def own_account() -> Any:
+    return dynamodb.client(f"test{uuid.uuid4().hex}")
+
+
+@pytest.fixture(params=["fake", pytest.param("dynamodb", marks=pytest.mark.lab)])
+def client(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Both have to agree, so that what is played with the fake alone, because it takes so many writes, holds for the store."""
+    if request.param == "fake":
+        yield FakeDynamo()
+        return
+    store = cdc_kit.Store(request.getfixturevalue("own_account"))
+    with store.table():
+        yield store
 
 
 # --- what the rule says -----------------------------------------------------------------------------------------------
 
 
-def test_a_row_becomes_an_item_and_its_end_a_tombstone(client: FakeDynamo) -> None:
+def test_a_row_becomes_an_item_and_its_end_a_tombstone(client: Any) -> None:
     batch = cdc_kit.apply(client, [change("insert", 100, ROW)], cdc_kit.settings())
     assert client.item({"N": "5"}) == {
         "pk": {"N": "5"}, "id": {"N": "5"}, "city": {"S": "Köln"}, "price": {"N": "12.5"}, "_v": version(100),
@@ -50,7 +64,7 @@ def test_a_row_becomes_an_item_and_its_end_a_tombstone(client: FakeDynamo) -> No
     assert client.item({"N": "5"}) == tombstone(200)
 
 
-def test_older_never_overwrites_newer(client: FakeDynamo) -> None:
+def test_older_never_overwrites_newer(client: Any) -> None:
     using = cdc_kit.settings()
     cdc_kit.apply(client, [change("update", 300, {**ROW, "city": "Ulm"})], using)
     late = [change("insert", 100, ROW), change("delete", 200, ROW), change("update", 300, {**ROW, "city": "Ulm"})]
@@ -59,7 +73,7 @@ def test_older_never_overwrites_newer(client: FakeDynamo) -> None:
     assert (client.item({"N": "5"}) or {})["city"] == {"S": "Ulm"}
 
 
-def test_a_deleted_row_is_not_resurrected_but_a_new_one_replaces_the_tombstone(client: FakeDynamo) -> None:
+def test_a_deleted_row_is_not_resurrected_but_a_new_one_replaces_the_tombstone(client: Any) -> None:
     using = cdc_kit.settings()
     for late in (change("delete", 200, ROW), change("insert", 100, ROW), load(ROW)):
         cdc_kit.apply(client, [late], using)
@@ -68,14 +82,14 @@ def test_a_deleted_row_is_not_resurrected_but_a_new_one_replaces_the_tombstone(c
     assert "_deleted" not in (client.item({"N": "5"}) or {})
 
 
-def test_an_attribute_that_is_gone_from_the_row_is_gone_from_the_item(client: FakeDynamo) -> None:
+def test_an_attribute_that_is_gone_from_the_row_is_gone_from_the_item(client: Any) -> None:
     using = cdc_kit.settings()
     cdc_kit.apply(client, [change("insert", 100, ROW)], using)
     cdc_kit.apply(client, [change("update", 200, {**ROW, "city": None})], using)
     assert "city" not in (client.item({"N": "5"}) or {})
 
 
-def test_two_changes_in_one_event_are_told_apart_by_their_record(client: FakeDynamo) -> None:
+def test_two_changes_in_one_event_are_told_apart_by_their_record(client: Any) -> None:
     first = change("update", 100, {**ROW, "city": "a"})
     second = change("update", 100, {**ROW, "city": "b"}, **{"transaction-record-id": 2})
     cdc_kit.apply(client, [second], cdc_kit.settings())
@@ -94,7 +108,7 @@ def test_the_log_after_the_last_of_six_digits_is_newer() -> None:
     assert [*map(ranked, places)] == sorted(map(ranked, places))
 
 
-def test_a_changed_primary_key_leaves_a_tombstone_under_the_old_one(client: FakeDynamo) -> None:
+def test_a_changed_primary_key_leaves_a_tombstone_under_the_old_one(client: Any) -> None:
     using = cdc_kit.settings()
     cdc_kit.apply(client, [change("insert", 100, ROW)], using)
     cdc_kit.apply(client, [change("update", 200, {**ROW, "id": 6}, {"id": 5})], using)
@@ -102,7 +116,7 @@ def test_a_changed_primary_key_leaves_a_tombstone_under_the_old_one(client: Fake
     assert (client.item({"N": "6"}) or {})["_v"] == version(200)
 
 
-def test_an_update_without_before_image_is_refused_unless_that_is_accepted(client: FakeDynamo) -> None:
+def test_an_update_without_before_image_is_refused_unless_that_is_accepted(client: Any) -> None:
     said = change("update", 100, ROW)
     del said["before-image"]
     kept = Kept()
@@ -112,7 +126,7 @@ def test_an_update_without_before_image_is_refused_unless_that_is_accepted(clien
     assert client.item({"N": "5"})
 
 
-def test_another_server_needs_another_epoch(client: FakeDynamo) -> None:
+def test_another_server_needs_another_epoch(client: Any) -> None:
     cdc_kit.apply(client, [change("insert", 900, ROW)], cdc_kit.settings())
     after = [change("update", 100, {**ROW, "city": "new"})]
     cdc_kit.apply(client, after, cdc_kit.settings())
@@ -124,14 +138,14 @@ def test_another_server_needs_another_epoch(client: FakeDynamo) -> None:
 # --- the full load ----------------------------------------------------------------------------------------------------
 
 
-def test_a_loaded_row_never_overwrites_a_change(client: FakeDynamo) -> None:
+def test_a_loaded_row_never_overwrites_a_change(client: Any) -> None:
     using = cdc_kit.settings()
     cdc_kit.apply(client, [change("update", 4, {**ROW, "city": "new"})], using)
     cdc_kit.apply(client, [load(ROW)], using)
     assert (client.item({"N": "5"}) or {})["city"] == {"S": "new"}
 
 
-def test_of_two_loads_the_later_read_wins_in_any_order(client: FakeDynamo) -> None:
+def test_of_two_loads_the_later_read_wins_in_any_order(client: Any) -> None:
     using = cdc_kit.settings()
     times = [
         "2026-11-29T10:00:00Z",
@@ -144,7 +158,7 @@ def test_of_two_loads_the_later_read_wins_in_any_order(client: FakeDynamo) -> No
     assert (client.item({"N": "5"}) or {})["city"] == {"S": times[1]}
 
 
-def test_a_reload_repairs_what_was_lost_before_it_and_loses_to_what_came_after(client: FakeDynamo) -> None:
+def test_a_reload_repairs_what_was_lost_before_it_and_loses_to_what_came_after(client: Any) -> None:
     using = cdc_kit.settings({"load_position": "mysql-bin-changelog.000007:500"})
     cdc_kit.apply(client, [change("delete", 100, ROW), change("update", 600, {**ROW, "id": 6, "city": "after"})], using)
     cdc_kit.apply(client, [load({**ROW, "city": "reloaded"}), load({**ROW, "id": 6, "city": "reloaded"})], using)
@@ -158,7 +172,7 @@ def test_a_reload_repairs_what_was_lost_before_it_and_loses_to_what_came_after(c
 BY_COLUMN = {"version": {"column": "rev"}}
 
 
-def test_the_version_can_be_a_column_and_then_also_orders_the_load(client: FakeDynamo) -> None:
+def test_the_version_can_be_a_column_and_then_also_orders_the_load(client: Any) -> None:
     using = cdc_kit.settings(BY_COLUMN)
     for rev in (9, 10, 2):
         cdc_kit.apply(client, [load({**ROW, "rev": rev})], using)
@@ -166,7 +180,7 @@ def test_the_version_can_be_a_column_and_then_also_orders_the_load(client: FakeD
 
 
 def test_the_end_of_a_row_beats_the_row_of_the_same_version_and_repeats_itself_without_effect(
-    client: FakeDynamo,
+    client: Any,
 ) -> None:
     using = cdc_kit.settings(BY_COLUMN)
     row = {**ROW, "rev": 3}
@@ -177,7 +191,7 @@ def test_the_end_of_a_row_beats_the_row_of_the_same_version_and_repeats_itself_w
     assert "_deleted" in (client.item({"N": "5"}) or {})
 
 
-def test_a_time_as_version_is_compared_as_time(client: FakeDynamo) -> None:
+def test_a_time_as_version_is_compared_as_time(client: Any) -> None:
     using = cdc_kit.settings({"version": {"column": "at", "kind": "timestamp"}})
     for at in ("2026-11-29T10:00:00Z", "2026-11-29T10:00:00.25Z", "2026-11-29T10:00:00.1Z"):
         cdc_kit.apply(client, [change("update", 1, {**ROW, "at": at})], using)
@@ -185,8 +199,9 @@ def test_a_time_as_version_is_compared_as_time(client: FakeDynamo) -> None:
 
 
 @pytest.mark.parametrize("there", [{}, {"_v": {"N": "1"}}, {"_v": {"BOOL": False}}])
-def test_an_item_of_somebody_else_stays(client: FakeDynamo, there: dict[str, Any]) -> None:
-    client.items["rides", '[{"N": "5"}]'] = item = {"pk": {"N": "5"}, **there}
+def test_an_item_of_somebody_else_stays(client: Any, there: dict[str, Any]) -> None:
+    item = {"pk": {"N": "5"}, **there}
+    client.hold(item)
     batch = cdc_kit.apply(client, [change("insert", 1, ROW), change("delete", 2, ROW)], cdc_kit.settings())
     assert client.item({"N": "5"}) == item
     assert batch.counts["shop.rides"]["Foreign"] == 1
@@ -259,7 +274,7 @@ def test_what_is_no_json_is_refused(text: str | bytes) -> None:
         values.loads(text)
 
 
-def test_a_rounded_number_is_never_part_of_a_key_or_a_version(client: FakeDynamo) -> None:
+def test_a_rounded_number_is_never_part_of_a_key_or_a_version(client: Any) -> None:
     said = json.dumps(change("insert", 1, {**ROW, "id": 0, "rev": 0}))
     kept = Kept()
     for table, name in (
@@ -277,7 +292,7 @@ def test_a_rounded_number_is_never_part_of_a_key_or_a_version(client: FakeDynamo
 @pytest.mark.parametrize(
     ("size", "is_cut"), [(1024, True), (1022, True), (1020, False), (5000, True), (0, False)]
 )  # fmt: skip
-def test_a_lob_that_reaches_the_limit_may_be_cut(client: FakeDynamo, size: int, is_cut: bool) -> None:
+def test_a_lob_that_reaches_the_limit_may_be_cut(client: Any, size: int, is_cut: bool) -> None:
     kept = Kept()
     using = cdc_kit.settings({"lobs": {"body": 1, "blob": 1}, "columns": {"blob": "binary"}, "absent": "omit"})
     text, binary = {**ROW, "body": "x" * size}, {**ROW, "blob": "0x" + "ab" * size}
@@ -287,7 +302,7 @@ def test_a_lob_that_reaches_the_limit_may_be_cut(client: FakeDynamo, size: int, 
     assert bool(kept.found) == (size >= 1024)
 
 
-def test_a_lob_that_is_not_carried_does_not_empty_the_item(client: FakeDynamo) -> None:
+def test_a_lob_that_is_not_carried_does_not_empty_the_item(client: Any) -> None:
     using = cdc_kit.settings({"columns": {"body": "string"}})
     kept = Kept()
     cdc_kit.apply(client, [change("insert", 1, {**ROW, "body": "long"}), change("update", 2, ROW)], using, kept)
@@ -295,7 +310,7 @@ def test_a_lob_that_is_not_carried_does_not_empty_the_item(client: FakeDynamo) -
     assert ["it lacks body" in reason for reason in kept.found.values()] == [True]
 
 
-def test_null_is_left_out_or_kept_as_the_table_says(client: FakeDynamo) -> None:
+def test_null_is_left_out_or_kept_as_the_table_says(client: Any) -> None:
     row = {**ROW, "city": None, "tags": ""}
     table = {"columns": {"tags": "set"}, "nulls": "null", "rename": {"city": "town"}, "exclude": ["price"]}
     cdc_kit.apply(client, [change("insert", 1, row)], cdc_kit.settings(table))
@@ -330,7 +345,7 @@ def test_a_key_is_text_with_values_that_cannot_be_mistaken() -> None:
         ({"user": True, "id": 1}, "neither string"),
     ],
 )
-def test_a_row_without_a_sound_key_is_refused(client: FakeDynamo, row: dict[str, Any], reason: str) -> None:
+def test_a_row_without_a_sound_key_is_refused(client: Any, row: dict[str, Any], reason: str) -> None:
     kept = Kept()
     batch = cdc_kit.apply(
         client, [change("insert", 1, row)], cdc_kit.settings({"key": {"pk": "{user}", "sk": "{id:3}"}}), kept
@@ -346,7 +361,7 @@ def control(operation: str, table: str = "shop.rides", **more: Any) -> Any:
     return {"control": {}, "metadata": cdc_kit.metadata(operation, table, **{"record-type": "control", **more})}
 
 
-def test_control_records_write_nothing_and_what_changes_rows_is_refused(client: FakeDynamo) -> None:
+def test_control_records_write_nothing_and_what_changes_rows_is_refused(client: Any) -> None:
     kept = Kept()
     harmless = [control(each) for each in ("create-table", "drop-table", "add-column")]
     harmless.append(control("create-table", ".awsdms_apply_exceptions"))
@@ -362,14 +377,14 @@ def test_control_records_write_nothing_and_what_changes_rows_is_refused(client: 
     assert response(batch) == []
 
 
-def test_what_dms_could_not_apply_is_counted(client: FakeDynamo) -> None:
+def test_what_dms_could_not_apply_is_counted(client: Any) -> None:
     said = change("insert", 1, {"ERROR": "secret"}, **{"schema-name": "", "table-name": "awsdms_apply_exceptions"})
     batch = cdc_kit.apply(client, [said], cdc_kit.settings())
     assert batch.counts[".awsdms_apply_exceptions"]["ApplyExceptions"] == 1
     assert "secret" not in batch.out.getvalue()  # type: ignore[attr-defined]
 
 
-def test_an_unknown_table_is_refused_or_ignored(client: FakeDynamo) -> None:
+def test_an_unknown_table_is_refused_or_ignored(client: Any) -> None:
     said, kept = change("insert", 1, ROW, **{"table-name": "other"}), Kept()
     cdc_kit.apply(client, [said], cdc_kit.settings(), kept)
     assert [*kept.found.values()] == ["the settings have no such table"]
@@ -385,7 +400,7 @@ def test_an_unknown_table_is_refused_or_ignored(client: FakeDynamo) -> None:
         change("insert", 1, ROW, **{"transaction-record-id": None}), {**change("update", 1, ROW), "before-image": []},
     ],
 )  # fmt: skip
-def test_what_is_no_record_of_dms_is_refused(client: FakeDynamo, said: Any) -> None:
+def test_what_is_no_record_of_dms_is_refused(client: Any, said: Any) -> None:
     kept = Kept()
     good = cdc_kit.event(change("insert", 1, ROW))
     batch = cdc_kit.apply(client, [said, good], cdc_kit.settings(), kept)
@@ -397,7 +412,7 @@ def test_what_is_no_record_of_dms_is_refused(client: FakeDynamo, said: Any) -> N
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def test_of_one_item_only_the_newest_version_is_written(client: FakeDynamo) -> None:
+def test_of_one_item_only_the_newest_version_is_written(client: Any) -> None:
     records = [change("update", at, {**ROW, "city": str(at)}) for at in (300, 100, 900, 200)]
     batch = cdc_kit.apply(client, records, cdc_kit.settings())
     assert (client.puts, batch.counts["shop.rides"]["Superseded"]) == (1, 3)
@@ -451,14 +466,14 @@ def test_what_the_settings_or_the_network_cause_is_no_reject(failure: Exception)
     assert (response(batch), kept.found) == (["11"], {})
 
 
-def test_without_time_left_no_write_begins(client: FakeDynamo) -> None:
+def test_without_time_left_no_write_begins(client: Any) -> None:
     left = iter([10_000, 10_000, 2_000, 1_000])
     events = [cdc_kit.event(change("insert", 1, {"id": key}), key) for key in range(10, 14)]
     batch = cdc_kit.apply(client, events, cdc_kit.settings(threads=1), remaining_ms=lambda: next(left))
     assert (response(batch), client.puts) == (["12", "13"], 2)
 
 
-def test_a_reject_that_cannot_be_kept_is_reported(client: FakeDynamo) -> None:
+def test_a_reject_that_cannot_be_kept_is_reported(client: Any) -> None:
     class Broken:
         def put(self, *_: Any) -> None:
             raise OSError("no bucket")
@@ -467,7 +482,7 @@ def test_a_reject_that_cannot_be_kept_is_reported(client: FakeDynamo) -> None:
     assert response(batch) == ["11"]
 
 
-def test_the_lines_are_json_say_numbers_and_hold_no_value_of_a_row(client: FakeDynamo) -> None:
+def test_the_lines_are_json_say_numbers_and_hold_no_value_of_a_row(client: Any) -> None:
     row = {**ROW, "city": "classified"}
     bad = {**row, "id": None}
     batch = cdc_kit.apply(
@@ -538,7 +553,7 @@ def test_the_example_of_the_readme_is_read_and_names_every_setting() -> None:
     assert all(f"`{kind}`" in readme for kind in KINDS)
 
 
-def test_a_column_that_would_hide_an_attribute_of_the_function_stops_it(client: FakeDynamo) -> None:
+def test_a_column_that_would_hide_an_attribute_of_the_function_stops_it(client: Any) -> None:
     for row, table in (({**ROW, "_v": 1}, {}), ({**ROW, "pk": 9}, {})):
         with pytest.raises(SettingsError, match="rename or exclude it"):
             cdc_kit.apply(client, [change("insert", 1, row)], cdc_kit.settings(table))
