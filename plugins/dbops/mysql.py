@@ -128,6 +128,8 @@ def version_tuple(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in takewhile(str.isdigit, version.split("-")[0].split(".")))
 
 
+DENIED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
+"""Errors by which a server says that the login may not: see a schema, table or column, do this, run a routine, grant."""
 _COLUMN_FLAGS = ("nullable", "is_generated", "is_auto_increment")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dbops.dms import checks, source
+from dbops.dms import checks, source, states
 from dbops.dms.facts import NEVER, Account, BinaryLog, Check, Login, SourceFacts, SourceTable
 from dbops.dms.mappings import Table
 from dbops.dms.spec import DmsSpec
@@ -307,7 +307,6 @@ OF_TABLES: list[tuple[str, str | None, SourceTable, dict[str, Any], tuple[str, .
     ("invisible-columns", "stop", HIDDEN, {}, ("without a word", "ALTER COLUMN `full_name` SET VISIBLE")),
     ("invisible-columns", None, HIDDEN, {"mappings": [SELECT_ALL, WITHOUT]}, ()),
     ("partitions", "warning", PARTITIONED, {}, ("suspends", "skipTableSuspensionForPartitionDdl")),
-    ("partitions", None, PARTITIONED, {"source": {**MYSQL, "settings": {"skipTableSuspensionForPartitionDdl": True}}}, ()),
     ("partitions", "warning", PARTITIONED, {"settings": MAKES, "task_type": "full-load"}, ("without partitions", "by hand")),
     ("cascades", "stop", CHILD, {}, ("fk_user (ON DELETE CASCADE)", "binary log", "same key")),
     ("cascades", "stop", CHILD, {"target": KINESIS}, ("RESTRICT",)),
@@ -321,6 +320,10 @@ OF_TABLES: list[tuple[str, str | None, SourceTable, dict[str, Any], tuple[str, .
     ("types", None, table("orders", column("e", "enum('a')"), column("s", "set('a')"), column("y", "year")), {}, ()),
     ("max-allowed-packet", "stop", table("orders", column("doc", "longblob"), longest={"doc": 67108865}), {}, ("67,108,865", "134217730")),
     ("lob-measured", "warning", table("orders", column("doc", "text"), unmeasured={"doc": "it takes longer"}), {}, ("it takes longer",)),
+    ("lob-measured", "warning", table("orders", column("doc", "text"), unmeasured={"doc": "it takes longer"}, newest={"doc": 32768}), {},
+     ("the newest rows hold 32,768 bytes at most",)),
+    ("lob-measured", "stop", table("orders", column("doc", "text"), unmeasured={"doc": "it takes longer"}, newest={"doc": 32769}), {},
+     ("holds 32,769 bytes or more, and 32,768 are carried", "Raise LobMaxSize")),
     ("lob-headroom", "warning", table("orders", column("doc", "text"), longest={"doc": 16385}), {}, ("16,385 bytes, and 32,768",)),
     ("lob-headroom", None, table("orders", column("doc", "text"), longest={"doc": 16384}), {}, ()),
     ("lob-cut", "stop", table("orders", column("doc", "text"), longest={"doc": 32769}), {}, ("32,769", "LobMaxSize")),
@@ -348,6 +351,29 @@ def test_a_table_that_does_not_arrive_as_it_is(
         assert {one.status for one in found} == {status}
         assert [part for part in parts if part not in str(found[0])] == [], str(found[0])
         assert found[0].fix
+
+
+def test_partitions_that_are_added_do_not_suspend_a_table_when_the_endpoint_says_so() -> None:
+    row = {
+        "EndpointIdentifier": "shop",
+        "MySQLSettings": {},
+        "ExtraConnectionAttributes": "a=b; SkipTableSuspensionForPartitionDDL=true",
+    }
+    by = good(source={"kind": "existing", "arn": SOURCE_ARN, "engine": "mysql"})
+    known = source.endpoint_settings(states.endpoint(row))
+    assert [one.id for one in checked(facts(PARTITIONED, CANARY_TABLE), by, source_settings={})] == ["partitions"]
+    assert checked(facts(PARTITIONED, CANARY_TABLE), by, source_settings=known) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"ServerTimezone": "US/Pacific"}, "US/Pacific"), ({"serverTimezone": None}, ""), ({}, ""),
+        ({checks.EXTRA: "eventsPollInterval=5;serverTimezone=US/Pacific"}, "US/Pacific"), ({checks.EXTRA: None}, ""),
+    ],
+)  # fmt: skip
+def test_a_setting_of_an_endpoint_may_be_an_extra_attribute(given: dict[str, Any], value: str) -> None:
+    assert checks.attribute(given, "ServerTimezone") == value
 
 
 def test_notes_of_types_name_the_columns() -> None:

@@ -305,15 +305,20 @@ def test_a_measurement_that_does_not_finish_is_told_and_is_ended_by_the_server(s
          "INSERT INTO large (doc) VALUES (REPEAT('x', 100000))",
          *["INSERT INTO large (doc) SELECT doc FROM large"] * 9,
          "CREATE TABLE small (id INT PRIMARY KEY, doc TEXT)", "ANALYZE TABLE large, small")  # fmt: skip
-    facts = looked(shop, budget_s=0.004)
+    facts = looked(shop, budget_s=0.001, clock=lambda: 0.0)  # each statement has a millisecond
     tables = {one.table.name: one for one in facts.selected}
     assert tables["large"].longest == {}
-    assert tables["large"].unmeasured == {"doc": "it takes longer than what was left of 0.004 s"}
+    assert tables["large"].unmeasured == {"doc": "it takes longer than what was left of 0.001 s"}
+    assert tables["large"].newest == {}  # there is no time for them either
     assert {one.where for one in wrong(facts) if one.id == "lob-measured"} >= {"shop.large.doc"}
-    ticks = itertools.chain([0.0, 0.0, 0.0, 0.0], itertools.repeat(61.0))
+    ticks = itertools.chain([0.0] * 4, itertools.repeat(61.0))
     facts = looked(shop, clock=lambda: next(ticks))
     tables = {one.table.name: one for one in facts.selected}
     assert tables["large"].unmeasured == {"doc": "the budget of 60 s was spent on smaller tables"}
+    assert tables["large"].newest == {"doc": 100_000}
+    assert [one.status for one in wrong(facts) if one.id == "lob-measured" and one.where == "shop.large.doc"] == [
+        "stop"
+    ]
     assert looked(shop).selected != facts.selected  # with time enough it is measured
     assert {one.table.name: one.longest for one in looked(shop).selected}["large"] == {"doc": 100_000}
 

@@ -39,6 +39,7 @@ SPATIAL = frozenset({
     "geometrycollection",
 })  # fmt: skip
 CHARSETS = frozenset({"ascii", "binary", "latin1", "utf8", "utf8mb3", "utf8mb4"})
+EXTRA = "ExtraConnectionAttributes"
 _UTC = frozenset({"UTC", "+00:00", "-00:00", "ETC/UTC", "GMT", "ETC/GMT", "UCT", "Z"})
 _LOG_GRANT = "GRANT REPLICATION CLIENT ON *.* to our login"
 _BY_HAND = "Make the target's table by hand, and set TargetTablePrepMode to TRUNCATE_BEFORE_LOAD"
@@ -59,6 +60,9 @@ class Subject:
     target: Mapping[str, Any] | None
     engine_version: str
     bytes_per_s: float | None
+    rules: tuple[dict[str, Any], ...]
+    settings: Mapping[str, Any]
+    """Of the task, with their defaults."""
 
     @property
     def load_hours(self) -> float:
@@ -81,7 +85,7 @@ class Subject:
     @property
     def makes_tables(self) -> bool:
         """Whether DMS makes the tables of a MySQL target anew, with what it takes for their definition."""
-        mode = settings.get(settings.effective(self.spec.settings), "FullLoadSettings.TargetTablePrepMode")
+        mode = settings.get(self.settings, "FullLoadSettings.TargetTablePrepMode")
         return self.is_relational and self.spec.has_load and mode == "DROP_AND_CREATE"
 
     def columns(self, *data_types: str) -> Iterator[tuple[SourceTable, Column]]:
@@ -133,7 +137,8 @@ def of_source(
 ) -> tuple[Check, ...]:
     """See :func:`dbops.dms.source.check`."""
     declared = source_settings if spec.source.kind == "existing" else spec.source.settings
-    subject = Subject(spec, facts, declared, target_settings, engine_version, bytes_per_s)
+    effective = settings.effective(spec.settings)
+    subject = Subject(spec, facts, declared, target_settings, engine_version, bytes_per_s, spec.rules, effective)
     found = [
         Check(question.id, *hit)
         for question in QUESTIONS
@@ -178,6 +183,18 @@ def named(names: list[str]) -> str:
     """The first of many names."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
+
+
+def attribute(given: Mapping[str, Any], name: str) -> str:
+    """A setting of an endpoint by its name in any case, also out of its extra connection attributes; "" when there is none."""
+    for key, value in given.items():
+        if key.lower() == name.lower():
+            return str(value or "")
+    for part in str(given.get(EXTRA) or "").split(";"):
+        key, _, text = part.partition("=")
+        if key.strip().lower() == name.lower():
+            return text.strip()
+    return ""
 
 
 # The binary log ------------------------------------------------------------------------------------------------------
@@ -475,7 +492,7 @@ def _time_zone(subject: Subject) -> Hits:
         status: CheckStatus = "warning"
         yield status, where, f"of the endpoint is unknown, and the server's zone is {zone or 'unknown'}", fix
         return
-    given = str(subject.source.get("ServerTimezone") or "")
+    given = attribute(subject.source, "ServerTimezone")
     if (is_utc and given.upper() in {"", *_UTC}) or (zone and given.upper() == zone.upper()):
         return
     text = f"is {given or 'not set'}, and the zone of the server is {zone or 'unknown'}"
@@ -537,7 +554,7 @@ def _lacking(subject: Subject, login: Login) -> Hits:
 @_check("visibility", "our login sees every table that the mappings can select")
 def _visibility(subject: Subject) -> Hits:
     """information_schema shows a login only what it is granted: a rule with a wildcard may select more than we see."""
-    for rule in subject.spec.rules:
+    for rule in subject.rules:
         if rule["rule-type"] != SELECTION or rule.get("rule-action") == "exclude":
             continue
         schema, name = (str(rule["object-locator"].get(key) or "%") for key in ("schema-name", "table-name"))
@@ -576,14 +593,14 @@ def _row_key(subject: Subject) -> Hits:
             yield "stop", str(one.table), f"{text}, and its changes are partitioned by key", fix
         elif subject.is_relational and subject.spec.has_cdc:
             yield "stop", str(one.table), f"{text}: a change that is applied twice doubles or loses rows", fix
-        elif engine == "dynamodb" and not mappings.of_table(subject.spec.rules, OBJECT_MAPPING, one.table):
+        elif engine == "dynamodb" and not mappings.of_table(subject.rules, OBJECT_MAPPING, one.table):
             yield "stop", str(one.table), f"{text}, of which an item's key could be made", fix
         else:
             yield "warning", str(one.table), f"{text}: nobody can tell two equal rows apart", fix
 
 
 def _by_key(subject: Subject, one: SourceTable) -> bool:
-    rules = mappings.of_table(subject.spec.rules, OBJECT_MAPPING, one.table)
+    rules = mappings.of_table(subject.rules, OBJECT_MAPPING, one.table)
     return any((rule.get("mapping-parameters") or {}).get("partition-key-type") == "primary-key" for rule in rules)
 
 
@@ -625,7 +642,7 @@ def _leave_out(name: str) -> str:
 
 def _is_left_out(subject: Subject, one: SourceTable, name: str) -> bool:
     """Whether a rule of the mappings keeps the column from the target."""
-    rules = mappings.of_table(subject.spec.rules, "transformation", one.table)
+    rules = mappings.of_table(subject.rules, "transformation", one.table)
     named = [
         (rule.get("rule-action"), str((rule.get("object-locator") or {}).get("column-name", "%"))) for rule in rules
     ]
@@ -634,7 +651,7 @@ def _is_left_out(subject: Subject, one: SourceTable, name: str) -> bool:
         return True
     if any(action == "remove-column" and mappings.matches(pattern, name) for action, pattern in named):
         return True
-    objects = mappings.of_table(subject.spec.rules, OBJECT_MAPPING, one.table)
+    objects = mappings.of_table(subject.rules, OBJECT_MAPPING, one.table)
     return any(name in ((rule.get("mapping-parameters") or {}).get("exclude-columns") or ()) for rule in objects)
 
 
@@ -649,13 +666,15 @@ def _invisible(subject: Subject) -> Hits:
 
 @_check("partitions", "no table is partitioned")
 def _partitions(subject: Subject) -> Hits:
-    skips = str((subject.source or {}).get("skipTableSuspensionForPartitionDdl")).lower() == "true"
+    skips = attribute(subject.source or {}, "skipTableSuspensionForPartitionDdl").lower() == "true"
     for one in subject.facts.selected:
         if one.is_partitioned and subject.makes_tables:
             text = "is partitioned: DMS makes the target's table without partitions"
             yield "warning", str(one.table), text, _BY_HAND
         if one.is_partitioned and subject.spec.has_cdc and not skips:
-            fix = "Add skipTableSuspensionForPartitionDdl=true to the source endpoint's attributes"
+            fix = (
+                "Add skipTableSuspensionForPartitionDdl=true to the extra connection attributes of the source endpoint"
+            )
             yield "warning", str(one.table), "is partitioned: adding or dropping a partition suspends the table", fix
 
 
@@ -683,26 +702,21 @@ def _charsets(subject: Subject) -> Hits:
 
 @_check("types", "every type arrives as what it is")
 def _types(subject: Subject) -> Hits:
-    notes: dict[str, list[str]] = {}
-    for one, column in subject.columns():
+    is_dynamodb, notes = subject.spec.target_engine == "dynamodb", dict[str, list[str]]()
+    for one, column in subject.columns("bit", *SPATIAL, *_NOTES):
         if _is_left_out(subject, one, column.name):
             continue
         where = f"{one.table}.{column.name}"
-        is_bits = column.data_type == "bit" and (column.numeric_precision or 1) > 1
-        if subject.spec.target_engine == "dynamodb" and (is_bits or column.data_type in SPATIAL - {"geometry"}):
+        if column.data_type in _NOTES:
+            notes.setdefault(column.data_type, []).append(where)
+        elif is_dynamodb and (column.data_type != "bit" or (column.numeric_precision or 1) > 1):
             text = f"is {column.column_type}, which DMS takes for bytes and does not carry to DynamoDB"
             yield "stop", where, text, _leave_out(column.name)
-        elif column.data_type in SPATIAL and subject.spec.target_engine != "dynamodb":
-            yield (
-                "warning",
-                where,
-                f"is {column.column_type}, which DMS carries as a BLOB",
-                "Compare its rows after the load",
-            )
-        elif column.data_type in ("enum", "set", "json", "time", "year"):
-            notes.setdefault(column.data_type, []).append(where)
+        elif column.data_type != "bit":
+            text = f"is {column.column_type}, which DMS carries as a BLOB"
+            yield "warning", where, text, "Compare its rows after the load"
     for kind, columns in sorted(notes.items()):
-        yield "ok", named(columns), f"{_NOTES[kind]}", ""
+        yield "ok", named(columns), _NOTES[kind], ""
 
 
 _NOTES = {
@@ -718,17 +732,27 @@ _NOTES = {
 @_check("lob-measured", "the longest value of every large column is known")
 def _measured(subject: Subject) -> Hits:
     for one in subject.facts.selected:
+        limit = lint.lob_limit(subject.rules, subject.settings, one.table)
         for name, why in one.unmeasured.items():
-            text = f"was not measured: {why}"
-            yield "warning", f"{one.table}.{name}", text, "Give the measurement more time, or measure it on a replica"
+            where, newest = f"{one.table}.{name}", one.newest.get(name)
+            if limit and newest is not None and newest > limit:
+                text = f"holds {newest:,} bytes or more, and {limit:,} are carried"
+                yield "stop", where, text, "Raise LobMaxSize above the longest value"
+            else:
+                seen = "" if newest is None else f"; the newest rows hold {newest:,} bytes at most"
+                yield (
+                    "warning",
+                    where,
+                    f"was not measured: {why}{seen}",
+                    "Give it more time, or measure it on a replica",
+                )
 
 
 @_check("lob-headroom", "large columns have room to grow")
 def _headroom(subject: Subject) -> Hits:
     """A cut value is a stop of the linter; a longest value that is close to the limit will be one."""
-    effective = settings.effective(subject.spec.settings)
     for one in subject.facts.selected:
-        limit = lint.lob_limit(subject.spec.rules, effective, one.table) or 0
+        limit = lint.lob_limit(subject.rules, subject.settings, one.table) or 0
         for name, longest in one.longest.items():
             if limit / 2 < longest <= limit:
                 text = f"holds {longest:,} bytes, and {limit:,} are carried: a value twice as long would be cut"

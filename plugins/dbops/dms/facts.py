@@ -86,6 +86,8 @@ class SourceTable:
     """Foreign keys of this table by which a change of another table changes rows here: ``name (ON DELETE CASCADE)``."""
     longest: Mapping[str, int] = field(default_factory=dict)
     unmeasured: Mapping[str, str] = field(default_factory=dict)
+    newest: Mapping[str, int] = field(default_factory=dict)
+    """Longest value among the newest rows, of columns that were not measured to the end."""
 
     @property
     def table(self) -> Table:

@@ -13,11 +13,11 @@ from itertools import groupby
 from typing import Any
 
 from dbops import mysql, sql
-from dbops.dms import checks, mappings
+from dbops.dms import checks, lobs, mappings
 from dbops.dms.facts import NEVER, Account, BinaryLog, Check, Login, SourceFacts, SourceTable
-from dbops.dms.lint import LOB_TYPES
 from dbops.dms.mappings import Table
 from dbops.dms.spec import DmsSpec
+from dbops.dms.states import Endpoint
 
 BUDGET_S = 60.0
 """How long the longest values of all LOB columns are looked for."""
@@ -29,12 +29,9 @@ VARIABLES = (
     "net_read_timeout", "net_write_timeout", "read_only", "require_secure_transport", "server_id", "system_time_zone",
     "time_zone", "version", "version_comment", "wait_timeout",
 )  # fmt: skip
-_TINY = {"tinytext": 255, "tinyblob": 255}
-"""Types whose longest value is known without looking."""
-_NO_LOG, _TIMEOUT = 1381, 3024
-# Denied: command, database, table, routine, server; or what is asked for does not exist.
-_DENIED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
+_NO_LOG, _NO_GRANT = 1381, 1141
 _MISSING = frozenset({1049, 1146, 1305})
+"""What is asked for does not exist."""
 _RETENTION = "binlog retention hours"
 
 
@@ -78,7 +75,8 @@ def gather(
         own_grants=mysql.own_grants(connection),
         login=None if login is None else read_login(connection, login, variables),
     )
-    return replace(facts, selected=_measured(connection, facts, budget_s, clock))
+    measured = lobs.measure(connection, facts.selected, version=facts.version, budget_s=budget_s, clock=clock)
+    return replace(facts, selected=measured)
 
 
 def binary_logs(connection: Any) -> tuple[str, ...] | None:
@@ -106,8 +104,8 @@ def check(
     Args:
         spec: what is declared; its overrides may name ids of these checks as well
         facts: from :func:`gather`
-        source_settings: of a source endpoint that exists, as AWS answers them
-        target_settings: of a target endpoint that exists, as AWS answers them
+        source_settings: of a source endpoint that exists, from :func:`endpoint_settings`
+        target_settings: of a target endpoint that exists
         engine_version: of the replication instance; "" when nobody knows it
         bytes_per_s: how fast a load of this task was measured to read; None: :data:`checks.ASSUMED_BYTES_PER_S`
     """
@@ -119,6 +117,11 @@ def check(
         engine_version=engine_version,
         bytes_per_s=bytes_per_s,
     )
+
+
+def endpoint_settings(endpoint: Endpoint) -> dict[str, Any]:
+    """Settings of an endpoint that exists, as :func:`check` takes them: with its extra connection attributes."""
+    return {**dict(endpoint.settings), checks.EXTRA: endpoint.extra_attributes}
 
 
 def read_variables(connection: Any, names: Sequence[str]) -> dict[str, str]:
@@ -167,9 +170,9 @@ def read_login(connection: Any, login: str, variables: Mapping[str, str]) -> Log
             return Login(login, (), "there is no account of that name")
         accounts = [_account(connection, user, one, variables) for one in hosts]
     except MySQLdb.Error as error:
-        if error.args[0] == 1141:
+        if error.args[0] == _NO_GRANT:
             return Login(login, (), "there is no account of that name")
-        if error.args[0] not in _DENIED:
+        if error.args[0] not in mysql.DENIED:
             raise
         return Login(login, None, str(error.args[-1]))
     return Login(login, tuple(accounts))
@@ -185,7 +188,7 @@ def _asked(connection: Any, statement: str, args: Any = None) -> list[dict[str, 
     try:
         return mysql.rows(connection, statement, args)
     except MySQLdb.Error as error:
-        if error.args[0] not in _DENIED | _MISSING:
+        if error.args[0] not in mysql.DENIED | _MISSING:
             raise
         return None
 
@@ -208,7 +211,7 @@ def _log_filters(connection: Any) -> tuple[tuple[str, ...], tuple[str, ...]] | N
     try:
         row = mysql.log_status(connection)
     except MySQLdb.Error as error:
-        if error.args[0] not in _DENIED:
+        if error.args[0] not in mysql.DENIED:
             raise
         return None
     named = row or {}
@@ -226,7 +229,7 @@ def _replica(connection: Any) -> tuple[bool | None, float | None]:
     try:
         status = mysql.replica_status(connection)
     except MySQLdb.Error as error:
-        if error.args[0] not in _DENIED:
+        if error.args[0] not in mysql.DENIED:
             raise
         return None, None
     if status is None:
@@ -268,7 +271,7 @@ def _shown(connection: Any) -> list[dict[str, Any]] | None:
             while cursor.nextset():
                 pass
     except MySQLdb.Error as error:
-        if error.args[0] not in _DENIED | _MISSING:
+        if error.args[0] not in mysql.DENIED | _MISSING:
             raise
         return None
     return [row for row in found if row["name"] == _RETENTION]
@@ -337,47 +340,6 @@ def _cascade(row: Mapping[str, Any]) -> str:
 def text(value: Any) -> str:
     """Text of a cell; names and sums may come as bytes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
-
-
-def _measured(
-    connection: Any, facts: SourceFacts, budget_s: float, clock: Callable[[], float]
-) -> tuple[SourceTable, ...]:
-    """The tables with the longest values of their LOB columns, the smallest table first: most are known when the budget is spent."""
-    end, done = clock() + budget_s, {}
-    for one in sorted(facts.selected, key=lambda one: one.shape.data_bytes):
-        done[one.table] = _measure(connection, facts, one, end - clock(), budget_s)
-    return tuple(done[one.table] for one in facts.selected)
-
-
-def _measure(connection: Any, facts: SourceFacts, one: SourceTable, left_s: float, budget_s: float) -> SourceTable:
-    import MySQLdb
-
-    lobs = [column for column in one.shape.columns if column.data_type in LOB_TYPES]
-    longest = {column.name: _TINY[column.data_type] for column in lobs if column.data_type in _TINY}
-    open_ = [column.name for column in lobs if column.name not in longest]
-    if not open_:
-        return replace(one, longest=longest)
-    if "mariadb" in facts.version.lower() or facts.version_tuple < (5, 7, 8):
-        return _unmeasured(one, longest, open_, "this server cannot be told to end a statement after a time")
-    if left_s <= 0:
-        return _unmeasured(one, longest, open_, f"the budget of {budget_s:g} s was spent on smaller tables")
-    statement = sql.render(
-        "dms/longest_values", columns=open_, table=tuple(one.table), limit_ms=max(1, int(left_s * 1000))
-    )
-    try:
-        (row,) = mysql.rows(connection, statement)
-    except MySQLdb.Error as error:
-        if error.args[0] == _TIMEOUT:
-            return _unmeasured(one, longest, open_, f"it takes longer than what was left of {budget_s:g} s")
-        if error.args[0] in _DENIED:
-            return _unmeasured(one, longest, open_, f"our login may not read it ({error.args[-1]})")
-        raise
-    longest |= {name: int(value or 0) for name, value in zip(open_, row.values(), strict=True)}
-    return replace(one, longest=longest)
-
-
-def _unmeasured(one: SourceTable, longest: dict[str, int], names: Sequence[str], why: str) -> SourceTable:
-    return replace(one, longest=longest, unmeasured=dict.fromkeys(names, why))
 
 
 # Login ---------------------------------------------------------------------------------------------------------------

@@ -116,8 +116,7 @@ def check(
         spec: what is declared
         facts: of the source
         target: from :func:`gather`
-        target_settings: of the target endpoint, as AWS answers them, its extra connection attributes among them; for an endpoint that the
-            spec does not declare
+        target_settings: of a target endpoint that exists, from :func:`dbops.dms.source.endpoint_settings`
     """
     own = spec.target.settings if spec.target.kind in ("mysql", "aurora", "mariadb") else target_settings
     subject = _Subject(spec, facts, target, own)
