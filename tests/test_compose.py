@@ -172,7 +172,7 @@ def test_mysql_users_and_privileges_are_those_of_the_lab(
     server: config.MySQLServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statements: list[str] = []
-    monkeypatch.setattr(mysql, "_execute", lambda _name, given: statements.extend(given))
+    monkeypatch.setattr(mysql, "execute", lambda _name, given: statements.extend(given))
     mysql.provision(server)
     assert (ROOT / f"docker/{server.name}/init.sql").read_text().splitlines()[1:] == [f"{s};" for s in statements]
 

@@ -18,9 +18,12 @@ from dbops import connections
 from dbops.archive import codec
 from dbops.archive.spec import ArchiveSpec
 from dbops.blue_green.spec import RehearsalSpec
+from dbops.dms import lint
+from dbops.dms.ledger import Ledger
+from dbops.dms.spec import DmsSpec
 from dbops.inventory.spec import InventorySpec
 from dbops.mysql import Column
-from lab import config, mysql, trino
+from lab import config, examples, mysql, trino
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -162,6 +165,7 @@ def test_iam_policies_have_the_actions_of_the_clients_that_the_code_opens() -> N
     services = [{a.split(":")[0] for s in p["Statement"] for a in _list(s["Action"])} for p in policies]
     assert services == [
         {"s3", "glue", "sns"}, {"s3", "glue", "sns"}, {"s3", "sns", "rds", "logs"}, {"s3", "sns", "rds", "cloudwatch"},
+        {"s3", "sns", "dms", "cloudwatch", "iam", "dynamodb", "kinesis"},
     ]  # fmt: skip
     inventory = {a for s in policies[2]["Statement"] for a in _list(s["Action"])}
     calls = {"rds:DescribeDBLogFiles", "rds:DownloadDBLogFilePortion", "logs:FilterLogEvents"}
@@ -187,6 +191,35 @@ def test_the_policy_of_a_rehearsal_has_every_call_and_changes_only_what_is_tagge
     for action, statement in allowed.items():
         if re.match("rds:(Modify|Delete|Reboot|Switchover|Promote)", action):
             assert statement["Condition"]["StringEquals"] == {"aws:ResourceTag/dbops:rehearsal": "true"}, action
+
+
+# Calls to other services in the room of DMS, which ask for the rows of a target.
+READING = {
+    "get_metric_data": "cloudwatch:GetMetricData", "list_metrics": "cloudwatch:ListMetrics", "get_item": "dynamodb:GetItem",
+    "batch_get_item": "dynamodb:BatchGetItem", "scan": "dynamodb:Scan", "describe_table": "dynamodb:DescribeTable",
+    "list_shards": "kinesis:ListShards", "get_shard_iterator": "kinesis:GetShardIterator", "get_records": "kinesis:GetRecords",
+    "describe_stream": "kinesis:DescribeStream", "list_objects_v2": "s3:ListBucket", "get_object": "s3:GetObject",
+    "get_secret_value": "secretsmanager:GetSecretValue", "filter_log_events": "logs:FilterLogEvents", "get_log_events": "logs:GetLogEvents",
+}  # fmt: skip
+
+
+def test_the_policy_of_dms_has_every_call_that_the_code_makes_and_passes_roles_to_dms_only() -> None:
+    policy = [json.loads(block) for block in blocks(README, "json") if '"Statement"' in block][4]
+    allowed = {a: s for s in policy["Statement"] for a in _list(s["Action"])}
+    code = "\n".join(f.read_text() for f in (ROOT / "plugins/dbops/dms").rglob("*.py"))
+    client = boto3.client("dms", region_name="eu-central-1")
+    methods = {method: operation for method, operation in client.meta.method_to_api_mapping.items() if "_" in method}
+    # quoted in a question and in the table of steps, or called at a client; the words are ours where they name kinds of steps
+    named = set(re.findall(r'"([a-z_]+)"', code)) | set(re.findall(r"\.([a-z_]+)\(", code))
+    called = {f"dms:{methods[one]}" for one in named & set(methods)}
+    called |= {READING[one] for one in set(re.findall(r"\.([a-z_0-9]+)\(", code)) & set(READING)}
+    called |= {READING[one] for one in set(re.findall(r'yield "([a-z_0-9]+)"', code)) & set(READING)}
+    assert len(called) > 20
+    missing = {one for one in called if one not in allowed and not one.startswith("dms:Describe")}
+    assert missing == set()
+    assert allowed["dms:Describe*"]["Resource"] == "*"
+    assert {one for one in allowed if re.match("dms:(?!Describe)", one)} <= called, "an action that no code calls"
+    assert allowed["iam:PassRole"]["Condition"] == {"StringLike": {"iam:PassedToService": "dms*.amazonaws.com"}}
 
 
 def _list(value: str | list[str]) -> list[str]:
@@ -232,14 +265,43 @@ def test_the_rehearsal_spec_of_the_docs_is_a_spec() -> None:
     assert spec.source.kind == "snapshot"
 
 
-@pytest.mark.parametrize("name", ["ARCHIVE", "INVENTORY", "BLUE_GREEN"])
+def test_the_dms_spec_of_the_docs_is_a_spec_that_the_linter_stops_not() -> None:
+    (block,) = blocks(ROOT / "docs/dms.md", "yaml")
+    spec = DmsSpec.model_validate({"name": "shop_orders", **yaml.safe_load(block)})
+    assert [one.rule for one in lint.lint(spec) if one.stops] == []
+
+
+def test_grants_of_dms_are_those_that_the_lab_gives() -> None:
+    sql = next(block for block in blocks(ROOT / "docs/dms.md", "sql") if "REPLICATION SLAVE" in block)
+    ours = next(block for block in blocks(ROOT / "docs/dms.md", "sql") if "'dbops'@'%'" in block)
+    given = {grant.format(user="'dms'@'%'") for grant in (*examples.SOURCE_GRANTS, *examples.TARGET_GRANTS)}
+    assert {line.rstrip(";") for line in sql.splitlines() if line.startswith("GRANT")} == given
+    for grant in (g for grants in examples.OUR_GRANTS.values() for g in grants):
+        assert f"{grant.format(user=chr(39) + 'dbops' + chr(39) + '@' + chr(39) + '%' + chr(39))};" in ours
+
+
+@pytest.mark.lab
+def test_the_statements_of_the_docs_run_on_the_ledger() -> None:
+    engine = connections.engine()
+    Ledger.open(engine)
+    told = [block for block in blocks(ROOT / "docs/dms.md", "sql") if "dbops.dms_" in block]
+    statements = [one for block in told for one in block.split(";") if one.strip()]
+    assert len(statements) >= 7
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        connection.rollback()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("name", ["ARCHIVE", "INVENTORY", "BLUE_GREEN", "DMS"])
 def test_what_the_code_declares_does_not_drift(name: str) -> None:
     tool = spec_docs()
     page = getattr(tool, name)
     assert tool.page(page, TEXTS[page]) == TEXTS[page], "run: python tools/spec_docs.py"
 
 
-@pytest.mark.parametrize(("name", "fewest"), [("ARCHIVE", 40), ("INVENTORY", 25), ("BLUE_GREEN", 45)])
+@pytest.mark.parametrize(("name", "fewest"), [("ARCHIVE", 40), ("INVENTORY", 25), ("BLUE_GREEN", 45), ("DMS", 60)])
 def test_every_spec_field_has_a_meaning(name: str, fewest: int) -> None:
     tool = spec_docs()
     rows = [line for line in tool.parts(getattr(tool, name))["fields"].splitlines() if line.startswith("| `")]

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCHIVE, INVENTORY, BLUE_GREEN = (ROOT / "docs" / f"{page}.md" for page in ("archive", "inventory", "blue_green"))
+ARCHIVE, INVENTORY, BLUE_GREEN, DMS = (
+    ROOT / "docs" / f"{page}.md" for page in ("archive", "inventory", "blue_green", "dms")
+)
 BEGIN = "<!-- {}: begin; written by tools/spec_docs.py -->"
 END = "<!-- {}: end -->"
 LIMITS = {
@@ -37,6 +39,10 @@ def parts(page: Path) -> dict[str, str]:
         from dbops.blue_green.spec import RehearsalSpec
 
         return {"fields": fields(RehearsalSpec), "checks": checks()}
+    if page == DMS:
+        from dbops.dms.spec import DmsSpec
+
+        return {"fields": fields(DmsSpec), "decisions": decisions(), "failures": failures(), "lint": lint()}
     from dbops.inventory.spec import InventorySpec
 
     return {"fields": fields(InventorySpec), "rules": rules()}
@@ -51,6 +57,114 @@ def checks() -> str:
         lines.extend(
             f"| `{each.id}` | {asked} | {each.level} | {each.fix.replace('|', chr(92) + '|')} |" for each in found
         )
+    return "\n".join(lines) + "\n"
+
+
+# What the table of decisions shows: the situation, and how it differs from a task that runs with every table complete.
+SITUATIONS: list[tuple[str, dict[str, Any]]] = [
+    ("it runs, every table is complete", {}),
+    ("it runs and loads", {"tables": "loading"}),
+    ("it runs without tables that failed", {"tables": "failed"}),
+    ("the same, and what made them fail has to be repaired first", {"tables": "failed", "hindrance": "fix_first"}),
+    ("it runs without tables that failed, and a load empties protected tables", {"tables": "failed", "empties": True}),
+    ("every table says complete, rows differ", {"tables": "differ"}),
+    ("all that failed is in quarantine", {"tables": "quarantined"}),
+    ("it runs, the states of its tables are unknown", {"tables": "unknown"}),
+    ("it was never started", {"status": "ready", "has_run": False, "position": "none", "tables": "unknown"}),
+    (
+        "it was never started, and a load empties protected tables",
+        {"status": "ready", "has_run": False, "position": "none", "tables": "unknown", "empties": True},
+    ),
+    (
+        "it is new, and a task before it has loaded the target",
+        {"status": "ready", "has_run": False, "tables": "unknown"},
+    ),
+    (
+        "it is new, follows changes only, and the source has the log of its position",
+        {"status": "ready", "has_run": False, "tables": "unknown", "task_type": "cdc"},
+    ),
+    ("it stopped by an error, the source has its log", {"status": "stopped", "stop_reason": "RECOVERABLE_ERROR"}),
+    ("the same, too often without progress", {"status": "stopped", "stop_reason": "RECOVERABLE_ERROR", "may_restart": False}),
+    ("it failed, the source has purged its log", {"status": "failed", "stop_reason": "FATAL_ERROR", "position": "purged"}),
+    (
+        "the same, and the whole new load is approved",
+        {"status": "failed", "stop_reason": "FATAL_ERROR", "position": "purged", "approved": True},
+    ),
+    ("it failed, nobody knows whether the source has its log", {"status": "failed", "stop_reason": "FATAL_ERROR", "position": "unknown"}),
+    ("it stopped where it was told to", {"status": "stopped", "stop_reason": "STOPPED_AT_COMMIT_TIME"}),
+    ("it stopped, because its instance is full", {"status": "stopped", "stop_reason": "STOPPED_DUE_TO_LOW_DISK"}),
+    ("it stopped within its load", {"status": "stopped", "stop_reason": "RECOVERABLE_ERROR", "load_finished": False, "position": "none"}),
+    ("a full load stopped before every table was complete", {
+        "status": "stopped", "stop_reason": "RECOVERABLE_ERROR", "task_type": "full-load", "tables": "loading", "load_finished": False,
+    }),
+    ("a full load has finished, every table is complete", {
+        "status": "stopped", "stop_reason": "FULL_LOAD_ONLY_FINISHED", "task_type": "full-load",
+    }),
+    ("a full load has finished, rows differ", {
+        "status": "stopped", "stop_reason": "FULL_LOAD_ONLY_FINISHED", "task_type": "full-load", "tables": "differ",
+    }),
+    ("the spec says `wanted: stopped`, it stands", {"status": "stopped", "wanted_stopped": True}),
+    ("it is on its way (creating, starting, modifying ...)", {"status": "starting"}),
+    ("AWS says a status that is not known", {"status": "unknown"}),
+]  # fmt: skip
+SYMPTOMS = {
+    "table_error": "the task is running, a table is in Table error, or AWS counts tables with errors",
+    "rows_absent": "rows are missing, and FullLoadErrorRows or awsdms_apply_exceptions counts them",
+    "load_cut_short": "the load ended well, and the target has fewer rows",
+    "lob_cut": "a long value is cut; the log warns of it",
+    "binlog_purged": "it cannot go on: could not find first log file",
+    "cdc_settings": "changes are not read: the message names a binlog setting",
+    "bad_event": "it stopped at a bad event",
+    "endless_restart": "it restarts again and again, or stopped with RECOVERABLE_ERROR",
+    "instance_full": "storage-full, low memory, low disk",
+    "nothing_migrated": "it runs and has no table",
+    "duplicate_rows": "the target has more rows, or a key twice",
+    "connection": "it stands, and an endpoint cannot be reached or refuses the login",
+}
+"""What a DBA sees of each kind of failure."""
+HINDRANCES = {
+    "none": "goes on, as the decision says",
+    "fix_first": "waits until a person has repaired it",
+    "from_beginning": "proposes a whole new load, with an approval",
+}
+
+
+def decisions() -> str:
+    """What is decided in each situation, by the function that decides, for the wish `ensure`."""
+    from dbops.dms.decision import Known, decide
+
+    usual: dict[str, Any] = {
+        "wish": "ensure", "task_type": "full-load-and-cdc", "is_serverless": False, "wanted_stopped": False, "status": "running",
+        "has_run": True, "stop_reason": "", "load_finished": True, "position": "covered", "tables": "complete", "hindrance": "none",
+        "may_restart": True, "empties": False, "approved": False,
+    }  # fmt: skip
+    lines = ["| situation | decision | with an approval | next step for a person |", "| --- | --- | --- | --- |"]
+    for situation, given in SITUATIONS:
+        found = decide(Known(**{**usual, **given}))
+        proposed = f"`{found.proposed}`" if found.proposed else ""
+        lines.append(f"| {situation} | `{found.action}` | {proposed} | {found.next_step} |")
+    return "\n".join(lines) + "\n"
+
+
+def failures() -> str:
+    """What is recognised, and what is to be done about it."""
+    from dbops.dms.failures import ADVICE
+
+    lines = ["| symptom | the report says | do | the task |", "| --- | --- | --- | --- |"]
+    for kind, advice in ADVICE.items():
+        lines.append(
+            f"| {SYMPTOMS[kind]} | `{kind}`: {advice.cause} | {advice.action} | {HINDRANCES[advice.hindrance]} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def lint() -> str:
+    """Rules of the linter for settings and mappings, errors first."""
+    from dbops.dms.lint import RULES
+
+    lines = ["| id | level | why it matters | fix |", "| --- | --- | --- | --- |"]
+    ordered = sorted(RULES, key=lambda one: one.level)
+    lines.extend(f"| `{rule.id}` | {rule.level} | {rule.reason} | {rule.fix} |" for rule in ordered)
     return "\n".join(lines) + "\n"
 
 
@@ -106,7 +220,7 @@ def _default(field: Any) -> str:
     if hasattr(type(value), "model_fields"):
         return "see below"
     text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else None
-    return f"`{text or ('[]' if value == [] else value)}`"
+    return f"`{text or {'[]': '[]', '': chr(34) * 2}.get(str(value), value)}`"
 
 
 def _limits(metadata: list[Any]) -> str:
@@ -167,7 +281,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 when a page is not what would be written")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "plugins"))
-    for path in (ARCHIVE, INVENTORY, BLUE_GREEN):
+    for path in (ARCHIVE, INVENTORY, BLUE_GREEN, DMS):
         given = path.read_text()
         wanted = page(path, given)
         if arguments.check and given != wanted:
