@@ -14,6 +14,8 @@ SOURCE_ARN = "arn:aws:dms:eu-central-1:123456789012:endpoint:SOURCE"
 TARGET_ARN = "arn:aws:dms:eu-central-1:123456789012:endpoint:TARGET"
 INSTANCE_ARN = "arn:aws:dms:eu-central-1:123456789012:rep:ONE"
 TASK_ARN = "arn:aws:dms:eu-central-1:123456789012:task:SHOP"
+LOG = "mysql-bin.000002"
+CHECKPOINT = f"checkpoint:V1#1#{LOG}:4:-1:0:0:{LOG}:4#0#0#*#0#93"
 SELECT_ALL = {
     "rule-type": "selection", "rule-id": "1", "rule-name": "1", "rule-action": "include",
     "object-locator": {"schema-name": "shop", "table-name": "%"},

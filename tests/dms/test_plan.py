@@ -17,9 +17,11 @@ from dbops.dms.plan import Plan, PlanError, World
 from dbops.dms.spec import DmsSpec
 from dbops.dms.states import ConnectionTest, Endpoint, Instance
 from tests.dms.dms_kit import (
+    CHECKPOINT,
     DYNAMODB,
     INSTANCE_ARN,
     KINESIS,
+    LOG,
     MYSQL,
     MYSQL_TARGET,
     ROLE,
@@ -36,8 +38,6 @@ from tests.dms.dms_kit import (
 )
 
 SERVERLESS = {"kind": "serverless", "max_dcu": 8}
-LOG = "mysql-bin.000002"
-CHECKPOINT = f"checkpoint:V1#1#{LOG}:4:-1:0:0:{LOG}:4#0#0#*#0#93"
 
 
 class Account:

@@ -357,6 +357,7 @@ def known(
     may_restart: bool = True,
     empties: bool,
     approved: bool = False,
+    counted_complete: bool = False,
 ) -> Known:
     """What is known, from what AWS and the source answered.
 
@@ -365,7 +366,7 @@ def known(
         task_type: as declared
         wish: what is asked for
         wanted_stopped: the spec declares that it stands
-        statistics: of its tables; None when they could not be had
+        statistics: of its tables; None when they could not be had, or need not be
         quarantined: tables that are left to a person
         differing: tables whose rows were compared and found to differ
         logs: names of the source's binary logs; None when it could not be asked
@@ -374,6 +375,7 @@ def known(
         may_restart: fewer restarts without progress than the limit
         empties: a load drops or empties protected tables
         approved: a person approved it
+        counted_complete: the task's own counts say that every table is complete; then statistics may be None
     """
     return Known(
         wish=wish,
@@ -385,7 +387,7 @@ def known(
         stop_reason=task.stop_reason,
         load_finished=task.load_finished_at is not None,
         position=position(task.checkpoint if task.has_run else start_at, logs),
-        tables=tables(statistics, quarantined, task.tables_errored, differing),
+        tables="complete" if counted_complete else tables(statistics, quarantined, task.tables_errored, differing),
         hindrance=hindrance,
         may_restart=may_restart,
         empties=empties,

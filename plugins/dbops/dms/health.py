@@ -173,6 +173,7 @@ def judge(
     tables: tuple[TableStatistics, ...] | None,
     canary: canaries.Seen | None,
     now: datetime,
+    counted_complete: bool = False,
 ) -> Health:
     """The verdict on a task as it is now.
 
@@ -183,11 +184,13 @@ def judge(
         tables: its statistics; None when they could not be had
         canary: the row that was seen on the target, None when it was not
         now: aware
+        counted_complete: the task's own counts say that every table is loaded and has no error; then `tables` may be None
     """
     if task.status in ("ready", "stopped") and spec.wanted == "stopped":
         return Health("standing", (f"the task is {task.status}, as the spec wants it",))
     if task.status == "running":
-        return _running(spec, task, measured, tables, canary, now)
+        wrong = [] if counted_complete and tables is None else _tables(spec, task, tables)
+        return _running(spec, measured, tables, canary, now, wrong)
     if task.status == "starting":
         return _starting(spec, task, now)
     if not spec.has_cdc and task.status in ("stopped", "failed"):
@@ -219,13 +222,12 @@ def _starting(spec: DmsSpec, task: Task, now: datetime) -> Health:
 
 def _running(
     spec: DmsSpec,
-    task: Task,
     measured: Measured | None,
     tables: tuple[TableStatistics, ...] | None,
     canary: canaries.Seen | None,
     now: datetime,
+    wrong: list[str],
 ) -> Health:
-    wrong = _tables(spec, task, tables)
     loading = [one for one in tables or () if one.is_loading] if spec.has_load else []
     if loading:
         wrong += _late(spec, loading, now)
@@ -361,3 +363,8 @@ def _minutes(span: timedelta) -> int:
 
 def _clock(at: datetime) -> str:
     return f"{at:%H:%M}"
+
+
+def window(spec: DmsSpec) -> int:
+    """Minutes of metrics that a verdict on this spec needs, with those that may come late."""
+    return max(GROWTH_POINTS, spec.limits.samples + 1) + 2 * MAX_AGE_PERIODS

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import sqlalchemy as sa
 import tenacity
@@ -32,7 +32,8 @@ MAX_RESTARTS = 200
 """So many restarts are looked back at; more than a spec can allow."""
 QUIET = timedelta(hours=1)
 """So long a table has to have gone without a failure, before a finished load ends its row of failures."""
-StepState = Literal["noted", "done"]
+StepState = Literal["noted", "called", "done"]
+_STATES: tuple[StepState, ...] = get_args(StepState)
 
 _claim = sa.table(
     "dms_claim", *map(sa.column, ("spec", "run")), *(sa.column(n, sa.DateTime) for n in ("claimed_at", "claimed_until"))
@@ -101,6 +102,21 @@ class Compared(Protocol):
     def sample(self) -> Sequence[str]: ...  # noqa: D102
     @property
     def reason(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class KeptComparison:
+    """A comparison as it was kept."""
+
+    table: Table
+    status: str
+    source_rows: int | None
+    target_rows: int | None
+    missing: int | None
+    extra: int | None
+    differing: int | None
+    sample: tuple[str, ...]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -255,7 +271,7 @@ class Ledger:
     def step(
         self, run: str, spec: str, number: int, state: StepState, document: Mapping[str, Any] | None = None
     ) -> None:
-        """Note a step before it is carried out, and again when it is done. What was kept first stays.
+        """Note a step before it is carried out, when AWS took its call, and when it is done. What was kept first stays.
 
         So the document of ``noted`` still tells what was there before, when a killed run notes the step anew.
 
@@ -263,18 +279,18 @@ class Ledger:
             run: ``dag_id/run_id``
             spec: name of the spec
             number: of the step in the plan
-            state: noted, then done
-            document: what is known; with ``done`` it is put over that of ``noted``
+            state: noted, then called, then done; a state never goes back
+            document: what is known; with ``called`` and ``done`` it is put over what is kept
         """
         now = _naive(self.clock())
         key = {"run": run, "spec": spec, "number": number}
         done = {"done_at": now} if state == "done" else {}
         if self._enter(_step, {**key, "state": state, "noted_at": now, "document": _json(document), **done}):
             return
-        if state == "done":
+        if earlier := _STATES[: _STATES.index(state)]:
             before = self.steps(run, spec)[number]["document"]
-            mine = sa.and_(*(_step.c[name] == value for name, value in key.items()), _step.c.state == "noted")
-            values = {"state": "done", **done, "document": {**before, **_json(document)}}
+            mine = sa.and_(*(_step.c[name] == value for name, value in key.items()), _step.c.state.in_(earlier))
+            values = {"state": state, **done, "document": {**before, **_json(document)}}
             self._change(sa.update(_step).where(mine).values(**values))
 
     def steps(self, run: str, spec: str) -> dict[int, dict[str, Any]]:
@@ -425,6 +441,27 @@ class Ledger:
         began = {table: _naive(at) for table, at in (loaded_at or {}).items()}
         tables = [(Table(row.table_schema, row.table_name), row) for row in rows if row.status == "differ"]
         return tuple(sorted(table for table, row in tables if table not in began or row.compared_at >= began[table]))
+
+    def compared(self, spec: str) -> dict[Table, datetime]:
+        """When rows of a table were compared last, with any result but ``unsettled``: that one is looked at again."""
+        query = (
+            sa.select(*_TABLE, sa.func.max(_comparison.c.compared_at).label("at"))
+            .where(_comparison.c.spec == spec, _comparison.c.status != "unsettled")
+            .group_by(*_TABLE)
+        )
+        return {Table(row.table_schema, row.table_name): _aware(row.at) for row in self._all(query)}
+
+    def comparisons(self, spec: str, since: datetime) -> tuple[KeptComparison, ...]:
+        """Comparisons since a moment, the newest of each table, sorted by table."""
+        query = sa.select(_comparison).where(_comparison.c.spec == spec, _comparison.c.compared_at >= _naive(since))
+        newest = {}
+        for row in self._all(query.order_by(_comparison.c.compared_at)):
+            table = Table(row.table_schema, row.table_name)
+            counts = {name: getattr(row, name) for name in _COUNTS}
+            newest[table] = KeptComparison(
+                table, row.status, **counts, sample=tuple(row.sample or ()), reason=row.reason
+            )
+        return tuple(newest[table] for table in sorted(newest))
 
     def prune(self, before: datetime) -> int:
         """Delete events, plans, steps and failures that count no more, from before a moment; returns how many rows.

@@ -399,7 +399,7 @@ def _changes(
     spec: DmsSpec, world: World, prepared: list[Step], decided: Decision, known: Known
 ) -> tuple[list[Step], str]:
     """Steps that change a task that exists, and why they have to wait."""
-    changing = [*_move(spec, world), *_modify(spec, world.task)]
+    changing = [*_move(spec, world), *modifications(spec, world.task)]
     disturbing = [step for step in prepared if step.kind == "modify_endpoint"]
     stops = (known.wanted_stopped and known.wish == "ensure") or known.wish == "reload_target"
     if world.task.status != "running" or not (changing or disturbing or stops):
@@ -422,7 +422,8 @@ def _move(spec: DmsSpec, world: World) -> list[Step]:
     return [_step(spec, "move_task", why, given, is_disruptive=True)]
 
 
-def _modify(spec: DmsSpec, task: Task) -> list[Step]:
+def modifications(spec: DmsSpec, task: Task) -> list[Step]:
+    """The step that brings settings, mappings and capacity of a task to what is declared; none when they are so."""
     is_serverless = spec.compute.kind == "serverless"
     wrong, given, why = settings.diff(spec.settings, task.settings), _of_task(spec), []
     if wrong:
@@ -472,9 +473,14 @@ def _going_on(
     return found
 
 
+def assessment_name(spec: DmsSpec) -> str:
+    """Name of the assessment run before a first start."""
+    return f"{spec.task_identifier}-first-start"
+
+
 def _assess(spec: DmsSpec) -> Step:
     assessment = spec.assessment
-    given = {**_of_task(spec), "AssessmentRunName": f"{spec.task_identifier}-first-start"}
+    given = {**_of_task(spec), "AssessmentRunName": assessment_name(spec)}
     if assessment is not None:
         given |= {
             "ServiceAccessRoleArn": assessment.role_arn,

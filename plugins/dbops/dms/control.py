@@ -1,0 +1,441 @@
+"""From everything that is known of a task to what this run does with it; nothing here changes anything.
+
+One :func:`judge` a spec: it asks AWS and the source for what the decision still lacks, recognises failures, and makes the plan. A plan
+that needs an approval is made a second time as approved: the digest of that one is what a person approves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from dbops import asking
+from dbops.dms import (
+    account,
+    assessment,
+    carry,
+    checks,
+    decision,
+    failures,
+    lint,
+    places,
+    plan,
+    proving,
+    source,
+    states,
+    target,
+)
+from dbops.dms.account import Account
+from dbops.dms.decision import Decision, Known, Wish
+from dbops.dms.facts import Check
+from dbops.dms.failures import Evidence, Failure
+from dbops.dms.health import Measured
+from dbops.dms.ledger import Claimed, Ledger, failure_id
+from dbops.dms.lint import Finding
+from dbops.dms.mappings import Table
+from dbops.dms.plan import Plan
+from dbops.dms.spec import RELATIONAL, DmsSpec
+from dbops.dms.states import TableStatistics, Task
+
+Action = Literal[
+    "ensure", "start", "resume", "reload_tables", "reload_target", "stop", "drain", "delete", "status"
+]  # fmt: skip
+WISHES: dict[str, Wish] = {
+    "ensure": "ensure", "start": "start", "resume": "resume", "reload_tables": "reload_tables",
+    "reload_target": "reload_target",
+}  # fmt: skip
+CONFIRMED: frozenset[str] = frozenset({"stop", "drain", "delete", "reload_target", "reload_tables"})
+"""Actions that disturb replication or replace rows: the spec's name has to be typed out."""
+
+
+CLAIM = timedelta(minutes=30)
+"""How long a run that died keeps others from the spec; a task that waits renews it for as long as it may wait."""
+
+
+class ControlError(ValueError):
+    """What is asked for cannot be done with this spec; nothing was touched."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run asks for."""
+
+    action: Action = "ensure"
+    tables: tuple[Table, ...] = ()
+    """For ``reload_tables``: those that are named; none: those that failed or differ."""
+    is_confirmed: bool = False
+    """The spec's name was typed out."""
+    drain_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Services:
+    """How a run reaches AWS, its servers and the ledger."""
+
+    dms: Any
+    cloudwatch: Any
+    ledger: Ledger
+    connect: Callable[[str], Any]
+    """Airflow connection id -> an open MySQL connection."""
+    now: Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of one task, and what follows."""
+
+    spec: DmsSpec
+    wanted: Wanted
+    task: Task
+    statistics: tuple[TableStatistics, ...] | None
+    """None where the task's own counts say that all is well, and nobody asked further."""
+    failures: tuple[Failure, ...]
+    findings: tuple[Finding, ...]
+    plan: Plan
+    """As it stands: with what has to be approved first."""
+    approved: Plan
+    """As it is when a person has approved it; the same plan where nothing has to be."""
+    at: datetime
+    source_error: str = ""
+    notes: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    """Of the servers, where a start was planned."""
+
+    @property
+    def decision(self) -> Decision:
+        """What is decided."""
+        return self.plan.decision
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As it is kept in the ledger: what a later task of this run, or a run after a kill, carries out."""
+        return {
+            "spec": self.spec.name,
+            "action": self.wanted.action,
+            "at": self.at.isoformat(),
+            "task": {"identifier": self.task.identifier, "arn": self.task.arn, "status": self.task.status},
+            "decision": {
+                "action": self.decision.action,
+                "reason": self.decision.reason,
+                "next_step": self.decision.next_step,
+                "proposed": self.decision.proposed,
+            },
+            "steps": [carry.step_document(step) for step in self.approved.steps],
+            "digest": self.approved.digest,
+            "refusals": list(self.approved.refusals),
+            "approvals": list(self.plan.approvals),
+            "notes": [*self.plan.notes, *self.notes],
+            "findings": [f"{one.where} {one.text} ({one.rule}): {one.reason}. {one.fix}." for one in self.findings],
+            "failures": [
+                {"kind": one.kind, "text": str(one), "tables": [str(table) for table in one.tables]}
+                for one in self.failures
+            ],
+            "tables": [str(table) for table in self.wanted.tables],
+            "drain_at": self.wanted.drain_at.isoformat() if self.wanted.drain_at else None,
+        }
+
+
+def check(spec: DmsSpec, wanted: Wanted) -> None:
+    """Refuse what can be seen to be wrong before anything is asked.
+
+    Raises:
+        ControlError: names the parameter, its value and the fix
+    """
+    if wanted.tables and wanted.action != "reload_tables":
+        named = ", ".join(map(str, wanted.tables))
+        raise ControlError(
+            f"tables: {named} are named, but action is {wanted.action}; leave them out, or reload_tables"
+        )
+    if wanted.action == "drain" and not spec.has_cdc:
+        raise ControlError(f"action: drain is for a task that follows changes; {spec.name} is {spec.task_type}")
+    if wanted.action in ("reload_target", "reload_tables") and not spec.has_load:
+        raise ControlError(f"action: {wanted.action} needs a load; {spec.name} is {spec.task_type}")
+    if unknown := set(lint.unknown_overrides(spec)) - checks.ids() - target.ids():
+        raise ControlError(f"overrides: {', '.join(sorted(unknown))} is no rule and no check; correct the spec")
+
+
+def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> Judged:
+    """Everything that is known of one task now, and the plan that follows.
+
+    Raises:
+        ControlError: what is asked for cannot be done with this spec
+    """
+    check(spec, wanted)
+    task, at = held.task(spec), services.now()
+    statistics = _statistics(services, spec, held, wanted)
+    logs, trouble = _logs(services, spec, task)
+    seen = _evidence(services, spec, held, statistics)
+    found = failures.recognise(seen)
+    if wanted.action not in WISHES:
+        plain = [_plain(spec, task, wanted, is_approved=is_approved) for is_approved in (False, True)]
+        return Judged(spec, wanted, task, statistics, found, lint.lint(spec), plain[0], plain[1], at, trouble)
+
+    began = {one.table: one.load_started_at for one in statistics or () if one.load_started_at}
+    differing = {*services.ledger.differing(spec.name, began), *failures.differing(found)}
+    quarantined = set(services.ledger.quarantined(spec.name, spec.quarantine_after)) - set(wanted.tables)
+    start_at = spec.cdc_start or services.ledger.last_checkpoint(spec.name)
+    known = decision.known(
+        task,
+        spec.task_type,
+        wish=WISHES[wanted.action],
+        wanted_stopped=spec.wanted == "stopped",
+        statistics=statistics,
+        quarantined=quarantined,
+        differing=differing,
+        logs=logs,
+        start_at=start_at,
+        hindrance=failures.hindrance(found),
+        may_restart=services.ledger.restarts(spec.name, task.checkpoint) < spec.limits.restarts,
+        empties=lint.empties_target(spec) and spec.protected,
+        counted_complete=statistics is None and account.is_counted_complete(task, spec),
+    )
+    tables = wanted.tables or decision.to_reload(statistics or (), quarantined, differing)
+    findings, notes, looked = _preflight(services, spec, held, known, tables, start_at)
+    made = [
+        plan.make(
+            spec, held.world(spec), replace(known, approved=is_approved), tables=tables, start_at=start_at,
+            findings=findings, is_assessed=_is_assessed(services, spec, task),
+        )
+        for is_approved in (False, True)
+    ]  # fmt: skip
+    return Judged(spec, wanted, task, statistics, found, findings, made[0], made[1], at, trouble, notes, looked)
+
+
+def _plain(spec: DmsSpec, task: Task, wanted: Wanted, *, is_approved: bool) -> Plan:
+    """Plans that need no decision."""
+    if wanted.action == "delete":
+        return plan.delete(spec, task, is_approved=is_approved)
+    if wanted.action == "stop":
+        return plan.stop(spec, task, is_approved=is_approved)
+    if wanted.action == "drain":
+        return plan.stop(spec, task, is_approved=is_approved, drain_at=wanted.drain_at)
+    return Plan(Decision("none", f"only looked: the task is {task.raw_status or task.status}"))
+
+
+def _statistics(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> tuple[TableStatistics, ...] | None:
+    """Statistics of the tables, where the task's own counts do not suffice."""
+    task, name = held.task(spec), spec.name
+    if not task.arn:
+        return None
+    kept = services.ledger.differing(name) or services.ledger.quarantined(name, spec.quarantine_after)
+    if wanted.action == "ensure" and not kept and account.is_counted_complete(task, spec):
+        return None
+    return asking.ask(services.dms, states.statistics(task))
+
+
+def _logs(services: Services, spec: DmsSpec, task: Task) -> tuple[tuple[str, ...] | None, str]:
+    """Names of the source's binary logs, where a position matters; a source that cannot be asked is unknown, and said."""
+    if task.status not in ("ready", "stopped", "failed", "missing") or not spec.has_cdc:
+        return None, ""
+    try:
+        with services.connect(spec.connection) as connection:
+            return source.binary_logs(connection), ""
+    except Exception as error:  # whatever the client library raises: the decision takes it as unknown
+        return None, f"the source ({spec.connection}) could not be asked: {error}"
+
+
+def _evidence(
+    services: Services, spec: DmsSpec, held: Account, statistics: Sequence[TableStatistics] | None
+) -> Evidence:
+    task = held.task(spec)
+    return Evidence(
+        task,
+        tables=None if statistics is None else tuple(statistics),
+        instance_status=held.instance_status(spec),
+        messages=held.messages.get(spec.task_identifier, ()),
+        restarts=services.ledger.restarts(spec.name, task.checkpoint),
+        restarts_limit=spec.limits.restarts,
+        error_rows_limit=spec.limits.error_rows,
+    )
+
+
+def _preflight(
+    services: Services, spec: DmsSpec, held: Account, known: Known, tables: Sequence[Table], start_at: str
+) -> tuple[tuple[Finding, ...], tuple[str, ...], tuple[Check, ...]]:
+    """Findings of the linter; and, before a start, those that need facts of the source."""
+    first = plan.make(spec, held.world(spec), replace(known, approved=True), tables=tables, start_at=start_at)
+    if not any(step.kind in ("start_task", "reload_tables") for step in first.steps):
+        return lint.lint(spec), (), ()
+    seen = list(_checks(services, spec, held))
+    found = list(lint.lint(spec))
+    found += [
+        Finding(one.id, "error", one.where, one.found, "DMS cannot replicate like this", one.fix)
+        for one in seen
+        if one.stops
+    ]
+    return tuple(found), tuple(map(str, (one for one in seen if one.status == "warning"))), tuple(seen)
+
+
+def _checks(services: Services, spec: DmsSpec, held: Account) -> Iterable[Check]:
+    """What the servers of both ends say; a target that is no MySQL is judged by the source's tables alone."""
+    known = plan.arns(spec, held.world(spec))
+    at_aws = {one.arn: dict(one.settings) for one in held.endpoints}
+    ends = [at_aws.get(known.get(token, "")) for token in (plan.SOURCE, plan.TARGET)]
+    version = next((one.engine_version for one in held.instances if one.arn == known.get(plan.INSTANCE)), "")
+    with services.connect(spec.connection) as connection:
+        facts = source.gather(connection, spec)
+    yield from source.check(spec, facts, source_settings=ends[0], target_settings=ends[1], engine_version=version)
+    if spec.target_connection is not None and spec.target_engine in RELATIONAL:
+        with services.connect(spec.target_connection) as connection:
+            there = target.gather(connection, facts, lambda table, columns: places.names(spec, table, columns))
+        yield from target.check(spec, facts, there, target_settings=ends[1])
+
+
+def _is_assessed(services: Services, spec: DmsSpec, task: Task) -> bool:
+    if not (spec.assessment and task.arn and spec.compute.kind == "instance"):
+        return False
+    found = asking.ask(services.dms, assessment.last(task.arn, plan.assessment_name(spec)))
+    return found is not None and found.verdict in ("passed", "warning")
+
+
+# What a run keeps of it ----------------------------------------------------------------------------------------------
+
+
+def look(
+    services: Services,
+    spec: DmsSpec,
+    held: Account,
+    wanted: Wanted,
+    run: str,
+    measured: Mapping[str, Measured],
+    *,
+    watch: bool,
+) -> dict[str, Any]:
+    """Judge a spec and keep the plan in the ledger, once a run: a run that began its plan goes on with that one.
+
+    Args:
+        services: how AWS, servers and ledger are reached
+        spec: the spec
+        held: what AWS has
+        wanted: what the run asks for
+        run: ``dag_id/run_id``
+        measured: ARN of a task -> its metrics
+        watch: a run over many specs: what one of them cannot be asked is kept in its plan, and the others go on
+
+    Returns:
+        the plan's document
+
+    Raises:
+        Claimed: another run works on the spec (not with `watch`: then the spec is left to that run)
+        ControlError: what is asked for cannot be done with this spec
+    """
+    ledger, now = services.ledger, services.now()
+    if ledger.steps(run, spec.name) and (kept := ledger.plan(run, spec.name)):
+        return kept
+    try:
+        ledger.claim(spec.name, run, now + CLAIM, now)
+        document = _judged(services, spec, held, wanted, run, measured)
+    except Exception as error:
+        if not watch:
+            raise
+        document = _left(spec, held, wanted, now, error)
+    ledger.keep_plan(run, spec.name, document)
+    ledger.note(spec.name, run, "decision", headline(document), document=document["decision"])
+    return document
+
+
+def _judged(
+    services: Services, spec: DmsSpec, held: Account, wanted: Wanted, run: str, measured: Mapping[str, Measured]
+) -> dict[str, Any]:
+    judged = judge(services, spec, held, wanted)
+    remember(services, judged)
+    found = proving.preliminary(spec, judged.task, measured.get(judged.task.arn), judged.statistics, judged.at)
+    document = judged.document
+    return {
+        **document,
+        "error": "",
+        "health": {"verdict": found.verdict, "reasons": list(found.reasons)},
+        "carry": bool(document["steps"] or document["refusals"] or document["approvals"]),
+        "compare": bool(to_compare(services, spec, judged.task, judged.statistics)),
+        "prove": proving.is_running(spec, document) and (spec.canary is not None or found.verdict == "unhealthy"),
+    }
+
+
+def _left(spec: DmsSpec, held: Account, wanted: Wanted, now: datetime, error: Exception) -> dict[str, Any]:
+    """A spec that could not be judged, in the form of a plan."""
+    task = held.task(spec)
+    is_claimed = isinstance(error, Claimed)
+    text = str(error) if is_claimed else f"{type(error).__name__}: {error}"
+    return {
+        "spec": spec.name, "action": wanted.action, "at": now.isoformat(),
+        "task": {"identifier": task.identifier, "arn": task.arn, "status": task.status},
+        "decision": {"action": "wait" if is_claimed else "refuse", "reason": text, "next_step": "", "proposed": None},
+        "steps": [], "digest": "", "refusals": [], "approvals": [], "notes": [],
+        "findings": [], "failures": [], "tables": [], "drain_at": None,
+        "error": "" if is_claimed else text, "health": {"verdict": "unknown", "reasons": [text]},
+        "carry": not is_claimed, "compare": False, "prove": False,
+    }  # fmt: skip
+
+
+def remember(services: Services, judged: Judged) -> None:
+    """Count failures of tables in the ledger, each once however often it is seen; a load that ended well ends the count."""
+    for one in judged.statistics or ():
+        if one.is_failed:
+            reason = f"{one.raw_state or one.state}, {one.error_rows} rows failed"
+            identity = failure_id(one, judged.task)
+            services.ledger.table_failed(judged.spec.name, one.table, reason, judged.at, failure_id=identity)
+        elif one.state == "Table completed" and not one.error_rows:
+            services.ledger.table_loaded(judged.spec.name, one.table, one.load_ended_at)
+
+
+def headline(document: Mapping[str, Any]) -> str:
+    """A plan in one line."""
+    made = document["decision"]
+    steps = ", ".join(one["kind"] for one in document["steps"]) or "no step"
+    against = f"; not carried out: {'; '.join(document['refusals'])}" if document["refusals"] else ""
+    asked = f"; needs an approval: {'; '.join(document['approvals'])}" if document["approvals"] else ""
+    return f"{made['action']}, because {made['reason']}: {steps}{against}{asked}"
+
+
+def require_unchanged(services: Services, spec: DmsSpec, document: Mapping[str, Any]) -> None:
+    """Refuse to begin a plan that would be another one now: what was shown, and approved, is what is done.
+
+    Raises:
+        ControlError: the plan made now differs
+    """
+    held = asking.ask(services.dms, account.one(spec))
+    carry.unchanged(spec, held, document["task"]["arn"])
+    wanted = Wanted(
+        document["action"],
+        tuple(Table(*name.split(".", 1)) for name in document["tables"]),
+        drain_at=datetime.fromisoformat(document["drain_at"]) if document["drain_at"] else None,
+    )
+    now = judge(services, spec, held, wanted)
+    if now.approved.digest != document["digest"]:
+        raise ControlError(
+            f"the task has changed since the plan was made (it is {now.task.raw_status or now.task.status}): planned was "
+            f"{headline(document)}; now it would be {headline(now.document)}; run again"
+        )
+
+
+def awaited(spec: DmsSpec, document: Mapping[str, Any]) -> str:
+    """What a run waits for after its steps: ``loaded``, ``drained``, "" for nothing."""
+    kinds = {one["kind"] for one in document["steps"]}
+    if document["action"] == "drain":
+        return "drained" if "start_task" in kinds else ""
+    return "loaded" if spec.has_load and kinds & {"start_task", "reload_tables"} else ""
+
+
+def to_compare(
+    services: Services, spec: DmsSpec, task: Task, statistics: Iterable[TableStatistics] | None
+) -> tuple[Table, ...]:
+    """Tables whose load has ended since their rows were compared last.
+
+    Where there are no statistics, the end of the whole load tells, and no table is named before somebody asks for them.
+    """
+    if not spec.has_load:
+        return ()
+    compared = services.ledger.compared(spec.name)
+    if statistics is None:
+        ended = task.load_finished_at
+        newest = max(compared.values(), default=None)
+        return (Table("%", "%"),) if ended and (newest is None or newest < ended) else ()
+    return tuple(
+        one.table
+        for one in statistics
+        if one.state == "Table completed"
+        and one.load_ended_at is not None
+        and (one.table not in compared or compared[one.table] < one.load_ended_at)
+    )
