@@ -64,6 +64,7 @@ class Comparison:
     differing: int | None = 0
     sample: tuple[str, ...] = ()
     reason: str = ""
+    not_compared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,16 @@ def test_a_plan_without_steps_says_so_and_an_empty_run_has_a_report() -> None:
     bare = summary.report(Standing(dms_kit.spec()), COMMON)
     assert bare.reasons == ["nothing was asked, and nothing was done"]
     assert titles(bare) == ["The spec as it ran"]
+
+
+def test_equal_without_a_column_says_which() -> None:
+    blind = Comparison(RIDES, "equal", not_compared=("raw: JSON has no order of keys",))
+    for report in (
+        summary.report(standing(comparisons=(blind,)), COMMON),
+        summary.report_many([named("a", comparisons=(blind, Comparison(ORDERS, "equal"))), named("b")], COMMON),
+    ):
+        (row,) = section(report, "Rows of source").rows
+        assert row[-1] == "not compared: raw: JSON has no order of keys"
 
 
 # Charts --------------------------------------------------------------------------------------------------------------

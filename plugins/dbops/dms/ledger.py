@@ -416,7 +416,7 @@ class Ledger:
             values = {
                 "spec": spec, "table_schema": one.table.schema, "table_name": one.table.name, "compared_at": _naive(at),
                 "status": one.status, **{name: getattr(one, name) for name in _COUNTS}, "sample": _plain(list(one.sample)),
-                "reason": _text(one.reason),
+                "reason": _text(said(one)),
             }  # fmt: skip
             self._enter(_comparison, values)
 
@@ -509,6 +509,12 @@ class Ledger:
 
 
 _TABLE = (_comparison.c.table_schema, _comparison.c.table_name)
+
+
+def said(one: Compared) -> str:
+    """The reason of a comparison, with the columns that it could not compare: equal without them is not all equal."""
+    left_out = tuple(getattr(one, "not_compared", ()))
+    return "; ".join(filter(None, (one.reason, f"not compared: {', '.join(left_out)}" if left_out else "")))
 
 
 def _counting(spec: str) -> sa.ColumnElement[bool]:

@@ -20,7 +20,7 @@ from dbops.dms import charts
 from dbops.dms.charts import Measured, Point
 from dbops.dms.decision import Decision
 from dbops.dms.failures import Failure
-from dbops.dms.ledger import Compared, Event, TableFailure
+from dbops.dms.ledger import Compared, Event, TableFailure, said
 from dbops.dms.lint import Finding
 from dbops.dms.mappings import Table
 from dbops.dms.plan import Plan
@@ -351,11 +351,14 @@ def _tables(of: Standing) -> list[reports.Section]:
 
 
 def _comparisons(all_of: Sequence[Standing]) -> list[reports.Section]:
-    chosen = [(of, one) for of in all_of for one in of.comparisons if len(all_of) == 1 or one.status != "equal"]
+    chosen = [
+        (of, one) for of in all_of for one in of.comparisons
+        if len(all_of) == 1 or one.status != "equal" or getattr(one, "not_compared", ())
+    ]  # fmt: skip
     chosen.sort(key=lambda pair: _STATUSES.index(pair[1].status) if pair[1].status in _STATUSES else -1)
     rows = [
         [of.spec.name, str(one.table), one.status, one.source_rows, one.target_rows, one.missing, one.extra, one.differing,
-         _listed(one.sample, 5) or None, one.reason or None]
+         _listed(one.sample, 5) or None, said(one) or None]
         for of, one in chosen
     ]  # fmt: skip
     columns = [
