@@ -353,7 +353,7 @@ def _tables(of: Standing) -> list[reports.Section]:
 def _comparisons(all_of: Sequence[Standing]) -> list[reports.Section]:
     chosen = [
         (of, one) for of in all_of for one in of.comparisons
-        if len(all_of) == 1 or one.status != "equal" or getattr(one, "not_compared", ())
+        if len(all_of) == 1 or one.status != "equal" or bool(getattr(one, "not_compared", False))
     ]  # fmt: skip
     chosen.sort(key=lambda pair: _STATUSES.index(pair[1].status) if pair[1].status in _STATUSES else -1)
     rows = [
