@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from dbops.dms import reconcile
+from dbops import asking
+from dbops.dms import canary, health, reconcile, states
 from dbops.dms.mappings import Table
 from dbops.dms.reconcile import Comparison, Patience
 from dbops.dms.spec import DmsSpec
@@ -415,3 +417,145 @@ def test_files_of_a_full_load(lab: Dms, settings: dict[str, Any]) -> None:
     with both(lab) as (source, _):
         (refused,) = reconcile.compare(with_changes, [Table(name, "t")], source=source, target=s3)
     assert refused.status == "not comparable"
+
+
+# Behind a running task
+
+
+def canary_spec(schema: str, target: dict[str, Any], **more: Any) -> DmsSpec:
+    declared = {"schema_name": schema, "table": "canary"}
+    document = specs.document(target=target, mappings=[select(schema)], canary=declared, **more)
+    return DmsSpec.model_validate({**document, "target_connection": "green"})
+
+
+def make_canary(lab: Dms) -> str:
+    name = lab.schema("CREATE TABLE {s}.orders (id INT PRIMARY KEY AUTO_INCREMENT, v INT)")
+    lab.write(canary.ddl(canary_spec(name, specs.MYSQL_TARGET)), f"INSERT INTO {name}.orders (v) VALUES (1), (2)")
+    return name
+
+
+def seen(lab: Dms, of: DmsSpec, token: str) -> canary.Seen:
+    """Write the row and look for it until it is there."""
+    since = datetime.now(UTC)
+    with closing(
+        lab.source.connect(init_command="SET time_zone = '+00:00', sql_log_bin = 1", autocommit=False)
+    ) as source:
+        canary.write(source, of, token, since)
+    reader = canary.reader(
+        of, since=since, now=lambda: datetime.now(UTC), connect=lambda _: lab.sink.connect(init_command=SESSION),
+        client=lab.client,
+    )  # fmt: skip
+    assert reader.seen("never written") is None
+    found: list[canary.Seen | None] = [None]
+
+    def look() -> bool:
+        found[0] = reader.seen(token)
+        return found[0] is not None
+
+    lab.until(look)
+    made = found[0]
+    assert made is not None
+    assert made.token == token
+    assert abs(made.written_at - since) < timedelta(milliseconds=1)
+    assert made.seen_at >= since
+    return made
+
+
+def look_at(lab: Dms, of: DmsSpec, arn: str, token: canary.Seen | None) -> health.Health:
+    task = asking.ask(lab.dms, states.one_task(lab.described(arn)["ReplicationTaskIdentifier"]))
+    instances = asking.ask(lab.dms, states.instances())
+    now = datetime.now(UTC)
+    question = health.latencies([task], instances, until=now, minutes=5)
+    measured = asking.ask(lab.client("cloudwatch"), question).get(arn)
+    return health.judge(
+        of, task, measured, tables=asking.ask(lab.dms, states.statistics(task)), canary=token, now=datetime.now(UTC)
+    )
+
+
+def test_mysql_from_load_to_health(lab: Dms) -> None:
+    name = make_canary(lab)
+    of = canary_spec(name, specs.MYSQL_TARGET, limits={"samples": 1})
+    arn = lab.task(name)
+    lab.run(arn)
+    lab.replicating(arn)
+    token = seen(lab, of, "first")
+    seen(lab, of, "second")
+    found: list[health.Health] = []
+
+    def is_healthy() -> bool:
+        found.append(look_at(lab, of, arn, token))
+        return found[-1].verdict == "healthy"
+
+    lab.until(is_healthy)
+    assert look_at(lab, of, arn, None).verdict == "unhealthy"
+
+    def is_suspended() -> bool:
+        lab.write(f"INSERT INTO {name}.orders (v) VALUES (3)")  # a task sees the switch a moment later
+        return bool(lab.tables(arn)["orders"]["TableState"] == "Table error")
+
+    with lab.faults(table_error=[f"{name}.orders"]):
+        lab.until(is_suspended)
+    broken = look_at(lab, of, arn, token)
+    assert broken.verdict == "unhealthy"
+    assert f"table {name}.orders is in state Table error" in broken.reasons
+    compared = one(lab, of, Table(name, "orders"))
+    assert compared.status == "differ"
+    assert compared.missing == compared.source_rows - compared.target_rows > 0
+    lab.stop(arn)
+    assert look_at(lab, of, arn, token).verdict == "unhealthy"
+
+
+def test_rows_settle_behind_a_task_that_lags(lab: Dms) -> None:
+    name = make_canary(lab)
+    arn = lab.task(name)
+    lab.run(arn)
+    lab.replicating(arn)
+    with lab.faults(lag_s=3):
+        for begin in range(0, 200, 50):
+            lab.write(f"INSERT INTO {name}.orders (v) VALUES {', '.join(f'({n})' for n in range(begin, begin + 50))}")
+        at_once = one(lab, spec(name), Table(name, "orders"), rows=20)
+        assert at_once.status in ("differ", "unsettled")
+        settled = one(lab, spec(name), Table(name, "orders"), patience=Patience(settle_s=45), rows=20)
+    assert (settled.status, settled.source_rows) == ("equal", 202)
+    lab.stop(arn)
+
+
+def test_the_canary_of_each_other_target(lab: Dms) -> None:
+    kinesis, s3, bucket = lab.client("kinesis"), lab.client("s3"), f"canary-{time.time_ns():x}"
+    kinesis.create_stream(StreamName=bucket, ShardCount=3)
+    stream = kinesis.describe_stream_summary(StreamName=bucket)["StreamDescriptionSummary"]["StreamARN"]
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": s3.meta.region_name})
+    role = {"ServiceAccessRoleArn": dms_kit.ROLE}
+    to_stream = {"StreamArn": stream, "MessageFormat": "json-unformatted", **role}
+    to_files = {"BucketName": bucket, "BucketFolder": "f", **role}
+    targets: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({**specs.KINESIS, "stream_arn": stream}, {"EngineName": "kinesis", "KinesisSettings": to_stream}),
+        ({**specs.S3, "bucket": bucket, "folder": "f"}, {"EngineName": "s3", "S3Settings": to_files}),
+        (specs.DYNAMODB, {"EngineName": "dynamodb", "DynamoDbSettings": role}),
+    ]
+    name = make_canary(lab)
+    for declared, endpoint in targets:
+        arn = lab.task(name, lab.make_endpoint("target", **endpoint))
+        lab.run(arn)
+        lab.replicating(arn)
+        seen(lab, canary_spec(name, declared), f"token {declared['kind']}")
+        lab.stop(arn)
+
+
+def test_serverless_metrics_are_found(lab: Dms) -> None:
+    name = make_canary(lab)
+    made = lab.dms.create_replication_config(
+        ReplicationConfigIdentifier=f"r-{time.time_ns():x}", SourceEndpointArn=lab.made["mysql57"],
+        TargetEndpointArn=lab.made["mysql80"], ComputeConfig={"MaxCapacityUnits": 2}, ReplicationType="full-load-and-cdc",
+        TableMappings=dms_kit.mappings(name),
+    )["ReplicationConfig"]  # fmt: skip
+    arn = made["ReplicationConfigArn"]
+    lab.dms.start_replication(ReplicationConfigArn=arn, StartReplicationType="start-replication")
+
+    def measured() -> Any:
+        tasks = [task for task in asking.ask(lab.dms, states.replications()).values() if task.arn == arn]
+        question = health.latencies(tasks, (), until=datetime.now(UTC), minutes=5)
+        return asking.ask(lab.client("cloudwatch"), question).get(arn)
+
+    lab.until(lambda: (found := measured()) is not None and found.latency_source)
+    lab.dms.stop_replication(ReplicationConfigArn=arn)
