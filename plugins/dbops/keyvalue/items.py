@@ -1,0 +1,204 @@
+"""What an item is apart from its meaning: numbers as DynamoDB has them, canonical text, hash, size.
+
+An item is in the wire form of the low-level client: name -> ``{"S": "text"}``, ``{"N": "1.5"}``, ``{"B": b"..."}``, and so on.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from hashlib import blake2b
+from typing import Any
+
+Attribute = dict[str, Any]
+Item = dict[str, Attribute]
+
+DIGITS = 38  # of a number of DynamoDB
+LARGEST, SMALLEST = Decimal("9.9999999999999999999999999999999999999E+125"), Decimal("1E-130")
+NESTING = 31  # lists and maps in each other; the item itself is the 32nd level
+ITEM_BYTES = 400 * 1024
+WRITE_UNIT_BYTES = 1024
+EXACT = Context(prec=1000)
+_MODULUS = 2**64
+
+
+class Reject(ValueError):
+    """A row cannot become an item; the text says which column and why, and holds no value of the row."""
+
+
+def number_text(value: int | Decimal) -> str:
+    """The one text of a number: no trailing zeros, no negative zero, scientific only beyond 38 places."""
+    exact = Decimal(value).normalize(EXACT)
+    if not exact:
+        return "0"
+    return f"{exact:f}" if abs(exact.adjusted()) <= DIGITS else str(exact)
+
+
+def fits_number(value: int | Decimal) -> bool:
+    """Whether DynamoDB has this number: 38 digits, magnitude 1E-130 to 9.99E+125."""
+    exact = Decimal(value).normalize(EXACT)
+    return not exact or (len(exact.as_tuple().digits) <= DIGITS and SMALLEST <= abs(exact) <= LARGEST)
+
+
+def json_dumps(value: Any) -> str:
+    """Canonical JSON: names sorted, no spaces, numbers of any length, text not escaped beyond need, bytes in base64."""
+    match value:
+        case None | bool():
+            return "null" if value is None else "true" if value else "false"
+        case int() | Decimal():
+            return number_text(value)
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case bytes():
+            return json.dumps(base64.b64encode(value).decode())
+        case list() | tuple():
+            return f"[{','.join(json_dumps(each) for each in value)}]"
+        case dict():
+            return f"{{{','.join(f'{json_dumps(name)}:{json_dumps(value[name])}' for name in sorted(value))}}}"
+    raise TypeError(f"{type(value).__name__} has no JSON")
+
+
+def json_loads(text: str | bytes, name: str = "the document") -> Any:
+    """JSON with exact numbers.
+
+    Raises:
+        Reject: it is not JSON, or has NaN, Infinity or half a surrogate pair
+    """
+    try:
+        found = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+        if isinstance(text, str) and "\\u" not in text and text.isascii():
+            return found
+        json.dumps(found, ensure_ascii=False, default=str).encode()
+    except RecursionError as error:
+        raise Reject(f"{name}: the JSON is nested too deeply") from error
+    except ValueError as error:  # also text that is not UTF-8, and whole numbers of more than 4,300 digits
+        raise Reject(f"{name}: not JSON ({type(error).__name__})") from error
+    return found
+
+
+def canonical(item: Mapping[str, Attribute], without: Collection[str] = ()) -> str:
+    """The text that two items have in common when they hold the same: sorted, numbers normalised, sets in order.
+
+    Args:
+        item: in wire form
+        without: names that are not part of the row, such as version and run stamp (`rules.Names.all`)
+    """
+    return json_dumps({name: _canonical(value) for name, value in item.items() if name not in without})
+
+
+def item_hash(item: Mapping[str, Attribute], without: Collection[str] = ()) -> int:
+    """64 bits of the canonical text."""
+    return int.from_bytes(blake2b(canonical(item, without).encode(), digest_size=8).digest(), "big")
+
+
+@dataclass(frozen=True)
+class Digest:
+    """Count and sum of the hashes of a chunk, which do not depend on order.
+
+    A sum rather than XOR: the same row twice would vanish from that (field rule 6.2).
+    """
+
+    count: int = 0
+    total: int = 0
+    """Sum of the hashes modulo 2**64."""
+
+    def add(self, item_hash: int) -> Digest:
+        """With one item more."""
+        return Digest(self.count + 1, (self.total + item_hash) % _MODULUS)
+
+    def __add__(self, other: Digest) -> Digest:
+        return Digest(self.count + other.count, (self.total + other.total) % _MODULUS)
+
+    @classmethod
+    def of(cls, hashes: Iterable[int]) -> Digest:
+        """Of these items."""
+        found = list(hashes)
+        return cls(len(found), sum(found) % _MODULUS)
+
+
+def item_size(item: Mapping[str, Attribute]) -> int:
+    """Bytes of an item by DynamoDB's rules: names count, a number is half a byte per digit and up to two more."""
+    return sum(len(name.encode()) + value_size(value) for name, value in item.items())
+
+
+def value_size(attribute: Attribute) -> int:
+    """Bytes of one value without its name."""
+    ((kind, value),) = attribute.items()
+    match kind:
+        case "S":
+            return len(value.encode())
+        case "B":
+            return len(value)
+        case "N":
+            return _number_size(value)
+        case "BOOL" | "NULL":
+            return 1
+        case "SS":
+            return sum(len(each.encode()) for each in value)
+        case "NS":
+            return sum(map(_number_size, value))
+        case "BS":
+            return sum(map(len, value))
+        case "L":
+            return 3 + sum(1 + value_size(each) for each in value)
+        case "M":
+            return 3 + sum(1 + len(name.encode()) + value_size(each) for name, each in value.items())
+    raise ValueError(f"{kind} is no type of DynamoDB")
+
+
+def write_units(item: Mapping[str, Attribute]) -> int:
+    """Write units that one PutItem of it costs, written or refused; indexes and transactions cost more."""
+    return max(1, -(-item_size(item) // WRITE_UNIT_BYTES))
+
+
+def check_size(item: Mapping[str, Attribute]) -> int:
+    """The size of an item that fits.
+
+    Raises:
+        Reject: it is larger than DynamoDB's 400 KB; the text names the largest attributes
+    """
+    size = item_size(item)
+    if size <= ITEM_BYTES:
+        return size
+    largest = sorted(item, key=lambda name: -value_size(item[name]))[:3]
+    parts = ", ".join(f"{name} {value_size(item[name]):,}" for name in largest)
+    raise Reject(
+        f"the item has {size:,} bytes, DynamoDB's limit is {ITEM_BYTES:,} (largest: {parts}): compress, split by sort key, "
+        "or keep the value in S3"
+    )
+
+
+def _canonical(attribute: Attribute) -> Any:
+    ((kind, value),) = attribute.items()
+    match kind:
+        case "N":
+            return {"N": number_text(Decimal(value))}
+        case "NS":
+            return {"NS": sorted(number_text(Decimal(each)) for each in value)}
+        case "SS":
+            return {"SS": sorted(value)}
+        case "BS":
+            return {"BS": sorted(bytes(each) for each in value)}
+        case "B":
+            return {"B": bytes(value)}
+        case "L":
+            return {"L": [_canonical(each) for each in value]}
+        case "M":
+            return {"M": {name: _canonical(each) for name, each in value.items()}}
+    return {kind: value}
+
+
+def _number_size(text: str) -> int:
+    sign, digits, exponent = Decimal(text).normalize(EXACT).as_tuple()
+    if not any(digits):
+        return 1
+    # Two digits share a byte, at even places of the number: an odd exponent leaves half a byte free at the end.
+    count = len(digits) + (int(exponent) % 2)
+    return -(-count // 2) + 1 + sign
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(text)

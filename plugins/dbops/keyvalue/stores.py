@@ -1,0 +1,323 @@
+"""DynamoDB, Redis and memory as stores of items under the rules. Clients are arguments; nothing here opens one."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from dbops import asking
+from dbops.keyvalue import rules
+from dbops.keyvalue.items import Attribute, Item, Reject, canonical, json_dumps, json_loads
+from dbops.keyvalue.rules import Change, Condition, Names, Outcome, Version, Write
+from dbops.keyvalue.views import View
+
+PUT_LUA = (Path(__file__).parent / "lua" / "put.lua").read_text()
+ATTEMPTS = 16
+"""Of a step that another writer overtook."""
+_TOO_LARGE = "item size"
+_NULLS = "_null"
+_SHA = hashlib.sha1(PUT_LUA.encode(), usedforsecurity=False).hexdigest()
+
+
+class Contended(RuntimeError):
+    """Other writers overtook a step each time it was tried; nothing was written, and it may be tried again."""
+
+
+class Store(Protocol):
+    """A table of items. Every write is conditional; there is no other on purpose."""
+
+    def get(self, key: Item) -> Item | None:
+        """The item, live or tombstone, as of now (a consistent read); None when there is none."""
+
+    def put(self, write: Write, condition: Condition = Condition.NEWER, seen: Version | None = None) -> Outcome:
+        """Write the whole item if the condition holds, in one step.
+
+        Raises:
+            Reject: the store takes no such item
+        """
+
+    def change(self, asked: Change) -> Outcome:
+        """Change part of an item that is there, in one step; the outcome has the item as it is then.
+
+        Raises:
+            Reject: the store takes no such item
+        """
+
+
+@dataclass
+class MemoryStore:
+    """A dict under the very functions of the rules: for tests of applications, and for the model of the rule table."""
+
+    names: Names = field(default_factory=Names)
+    items: dict[str, Item] = field(default_factory=dict)
+    """By canonical text of the key."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def get(self, key: Item) -> Item | None:
+        """See :class:`Store`."""
+        return self.items.get(canonical(key))
+
+    def put(self, write: Write, condition: Condition = Condition.NEWER, seen: Version | None = None) -> Outcome:
+        """See :class:`Store`."""
+        with self._lock:
+            there, outcome = rules.put(condition, self.get(write.key), write, self.names, seen=seen)
+            self._keep(write.key, there)
+        return outcome
+
+    def change(self, asked: Change) -> Outcome:
+        """See :class:`Store`."""
+        with self._lock:
+            there, outcome = rules.change(self.get(asked.key), asked, self.names)
+            self._keep(asked.key, there)
+        return outcome
+
+    def _keep(self, key: Item, item: Item | None) -> None:
+        if item is not None:
+            self.items[canonical(key)] = item
+
+
+@dataclass(frozen=True)
+class DynamoStore:
+    """A table of DynamoDB."""
+
+    client: Any
+    """boto3's low-level client (not the resource: it rounds what it converts)."""
+    table: str
+    names: Names = field(default_factory=Names)
+
+    def get(self, key: Item) -> Item | None:
+        """See :class:`Store`."""
+        found: Item | None = self.client.get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
+        return found
+
+    def put(self, write: Write, condition: Condition = Condition.NEWER, seen: Version | None = None) -> Outcome:
+        """See :class:`Store`."""
+        asked = rules.put_request(self.table, write, self.names, condition=condition, seen=seen)
+        refused = self._refused("put_item", asked)
+        if refused is None:
+            return Outcome()
+        return Outcome(rules.classify(refused or None, write.version, self.names), refused or None)
+
+    def change(self, asked: Change) -> Outcome:
+        """See :class:`Store`."""
+        answer: dict[str, Any] = {}
+        refused = self._refused("update_item", rules.update_request(self.table, asked, self.names), answer)
+        if refused is None:
+            return Outcome(None, answer.get("Attributes"))
+        return Outcome(rules.refused_change(refused or None, self.names), refused or None)
+
+    def _refused(
+        self, operation: str, arguments: Mapping[str, Any], answer: dict[str, Any] | None = None
+    ) -> Item | None:
+        """The item that was there when the condition was not met ({} for none), or None when the call was carried out."""
+        try:
+            found = getattr(self.client, operation)(**arguments)
+        except Exception as error:
+            response = getattr(error, "response", None) or {}
+            if asking.code(error) == "ConditionalCheckFailedException":
+                return dict(response.get("Item") or {})
+            if asking.code(error) == "ValidationException" and _TOO_LARGE in asking.text(error).lower():
+                raise Reject("the item is larger than DynamoDB's limit of 400 KB") from error
+            raise
+        if answer is not None:
+            answer.update(found)
+        return None
+
+
+@dataclass(frozen=True)
+class RedisStore:
+    """Keys of Redis, Valkey or MemoryDB, each an item; writes are one Lua script."""
+
+    client: Any
+    """Of redis-py (or another with its calls) that does not decode responses: values may be bytes."""
+    view: View
+    prefix: str
+    """Before each key, such as ``user:``."""
+    layout: Literal["hash", "string"] = "hash"
+    """A hash with a field for each column, or one JSON document."""
+
+    def __post_init__(self) -> None:
+        if len(self.view.keys.parts) != 1:
+            raise ValueError("a key of Redis is one text: give the view one key template")
+        if _NULLS in self.view.by_name:
+            raise ValueError(f"a column is called {_NULLS}, which is taken: select it under another name")
+        pool = getattr(self.client, "connection_pool", None)
+        if (getattr(pool, "connection_kwargs", None) or {}).get("decode_responses"):
+            raise ValueError(
+                "the client decodes responses, so bytes would not survive: open it with decode_responses=False"
+            )
+
+    @property
+    def names(self) -> Names:
+        """Of the attributes that are not columns."""
+        return self.view.names
+
+    def key(self, key: Item) -> bytes:
+        """The key in Redis."""
+        ((_, attribute),) = key.items()
+        ((kind, value),) = attribute.items()
+        return f"{self.prefix}{value.hex() if kind == 'B' else value}".encode()
+
+    def get(self, key: Item) -> Item | None:
+        """See :class:`Store`."""
+        if self.layout == "hash":
+            fields = self.client.hgetall(self.key(key))
+            return self._of_hash(key, fields) if fields else None
+        text = self.client.get(self.key(key))
+        return None if text is None else self._of_text(key, text)
+
+    def put(self, write: Write, condition: Condition = Condition.NEWER, seen: Version | None = None) -> Outcome:
+        """See :class:`Store`."""
+        arguments = self._arguments(write, condition, seen)
+        try:
+            answer = self.client.evalsha(_SHA, 1, *arguments)
+        except Exception as error:
+            if not _is_unknown_script(error):
+                raise
+            # A server that was restarted, or failed over: EVAL runs the script there and leaves it known.
+            answer = self.client.eval(PUT_LUA, 1, *arguments)
+        return self._outcome(write, answer)
+
+    def put_many(self, writes: Sequence[Write], condition: Condition = Condition.NEWER) -> list[Outcome]:
+        """Put items in one pipeline; each is on its own, and the order of the outcomes is theirs.
+
+        Raises:
+            Exception: the first error of the server; what was not written may simply be put again
+        """
+        answers = self._pipelined([self._arguments(write, condition, None) for write in writes])
+        return [self._outcome(write, answer) for write, answer in zip(writes, answers, strict=True)]
+
+    def change(self, asked: Change) -> Outcome:
+        """See :class:`Store`. Compares and swaps: Lua's JSON would round numbers.
+
+        Raises:
+            Contended: other writers overtook it `ATTEMPTS` times
+        """
+        for _ in range(ATTEMPTS):
+            there = self.get(asked.key)
+            made, outcome = rules.change(there, asked, self.names)
+            if made is None or not outcome.is_written:
+                return outcome
+            write = self._write_of(asked.key, made)
+            if self.put(write, Condition.UNCHANGED, rules.version_of(there, self.names)).is_written:
+                return outcome
+        raise Contended(f"{self.prefix}...: the item changed {ATTEMPTS} times while it was being changed")
+
+    def _pipelined(self, calls: Sequence[list[bytes | str]]) -> list[Any]:
+        for _ in range(2):
+            pipeline = self.client.pipeline(transaction=False)
+            for arguments in calls:
+                pipeline.evalsha(_SHA, 1, *arguments)
+            answers: list[Any] = pipeline.execute(raise_on_error=False)
+            errors = [each for each in answers if isinstance(each, Exception)]
+            if not errors:
+                return answers
+            if not any(map(_is_unknown_script, errors)):
+                raise errors[0]
+            self.client.script_load(
+                PUT_LUA
+            )  # then all of them again: a write that was taken is equal now, or taken once more
+        raise errors[0]
+
+    def _arguments(self, write: Write, condition: Condition, seen: Version | None) -> list[bytes | str]:
+        item = rules.document(write, self.names)
+        payload: list[bytes | str] = [self._text(item)] if self.layout == "string" else list(self._fields(item))
+        return [
+            self.key(write.key), self.layout, condition.value, rules.token(write.version), rules.token(seen) if seen else "",
+            "1" if write.is_tombstone else "0", "" if write.expires_s is None else str(write.expires_s), self.names.version,
+            self.names.deleted, *payload,
+        ]  # fmt: skip
+
+    def _outcome(self, write: Write, answer: Sequence[Any]) -> Outcome:
+        if answer[0] == 1:
+            return Outcome()
+        kind, found = bytes(answer[1]).decode(), answer[2]
+        there: Item | None = None
+        if kind == "hash":
+            there = self._of_hash(write.key, dict(zip(found[::2], found[1::2], strict=True)))
+        elif kind == "string":
+            there = self._of_text(write.key, found)
+        elif kind == "other":
+            there = dict(write.key)
+        return Outcome(rules.classify(there, write.version, self.names), there)
+
+    def _write_of(self, key: Item, item: Item) -> Write:
+        version = rules.version_of(item, self.names)
+        assert version is not None  # noqa: S101 - the rules have just given it one
+        kept = {name: value for name, value in item.items() if name not in self.names.all and name not in key}
+        return Write(key, version, kept, item.get(self.names.stamp, {}).get("S", ""))
+
+    @cached_property
+    def _columns(self) -> frozenset[str]:
+        return frozenset(self.view.attribute_names)
+
+    def _text(self, item: Item) -> str:
+        made = {name: self.view.by_name[name].to_json(item[name]) for name in item.keys() & self._columns}
+        return json_dumps({**made, **{name: value.decode() for name, value in self._marks(item)}})
+
+    def _fields(self, item: Item) -> Iterator[bytes | str]:
+        nulls = []
+        for name in sorted(item.keys() & self._columns):
+            codec = self.view.by_name[name]
+            if "NULL" in item[name] and codec.kind != "json":
+                nulls.append(name)
+            else:
+                yield from (name, codec.to_field(item[name]))
+        for name, value in self._marks(item):
+            yield from (name, value)
+        if nulls:
+            yield from (_NULLS, json_dumps(nulls))
+
+    def _marks(self, item: Item) -> Iterator[tuple[str, bytes]]:
+        """Names and texts of what is not a column."""
+        names, version = self.names, rules.version_of(item, self.names)
+        if version is not None:
+            yield names.version, rules.token(version).encode()
+        if names.deleted in item:
+            yield names.deleted, b"1"
+        for name, kind in ((names.expires, "N"), (names.stamp, "S")):
+            if name in item:
+                yield name, str(item[name][kind]).encode()
+
+    def _of_marks(self, found: Mapping[str, str]) -> Item:
+        names, made = self.names, Item()
+        if (version := rules.from_token(found.get(names.version, ""))) is not None:
+            made[names.version] = version.attribute
+        if names.deleted in found:
+            made[names.deleted] = {"BOOL": True}
+        if names.expires in found:
+            made[names.expires] = {"N": found[names.expires]}
+        if names.stamp in found:
+            made[names.stamp] = {"S": found[names.stamp]}
+        return made
+
+    def _of_hash(self, key: Item, found: Mapping[bytes, bytes]) -> Item:
+        fields = {name.decode("utf-8", "replace"): value for name, value in found.items()}
+        marks = {name: fields[name].decode("utf-8", "replace") for name in fields.keys() & self.names.all}
+        columns: dict[str, Attribute] = {}
+        for name in fields.keys() & self._columns:
+            columns[name] = self.view.by_name[name].from_field(fields[name])
+        for name in json_loads(fields.get(_NULLS, b"[]"), _NULLS):
+            columns[name] = {"NULL": True}
+        return {**key, **columns, **self._of_marks(marks)}
+
+    def _of_text(self, key: Item, text: bytes) -> Item:
+        try:
+            found = json_loads(text, "the item")
+        except Reject:
+            found = None
+        if not isinstance(found, dict):  # somebody else's
+            return dict(key)
+        columns = {name: self.view.by_name[name].from_json(found[name]) for name in found.keys() & self._columns}
+        marks = {name: str(found[name]) for name in found.keys() & self.names.all}
+        return {**key, **columns, **self._of_marks(marks)}
+
+
+def _is_unknown_script(error: Exception) -> bool:
+    """NOSCRIPT: the server does not know the script. By name, so that no client library has to be installed for another."""
+    return type(error).__name__ == "NoScriptError" or str(error).startswith("NOSCRIPT")
