@@ -147,7 +147,8 @@ class ColumnCodec:
 
     def to_json(self, attribute: Attribute) -> Any:
         """Its value in a JSON document: bytes are base64, numbers are exact numbers."""
-        return _plain(attribute)
+        found = _plain(attribute)
+        return Decimal(found) if self.kind in ("float", "double") and isinstance(found, str) else found
 
     def from_json(self, value: Any) -> Attribute:
         """The attribute of a value of a JSON document.
@@ -293,7 +294,7 @@ def _from_decimal(codec: ColumnCodec, value: Any) -> Attribute:
     if not exact.is_finite():
         raise codec.reject("is no number")
     unit = Decimal((0, (1,), -codec.scale))
-    if abs(exact) >= Decimal(10) ** (codec.digits - codec.scale) or exact != exact.quantize(unit, context=EXACT):
+    if exact.copy_abs() >= Decimal(10) ** (codec.digits - codec.scale) or exact != exact.quantize(unit, context=EXACT):
         raise codec.reject("is out of range or has more decimals than the column")
     if codec.kind == "decimal_text":
         return {"S": f"{exact.normalize(EXACT):f}" if exact else "0"}

@@ -30,17 +30,17 @@ class Reject(ValueError):
 
 
 def number_text(value: int | Decimal) -> str:
-    """The one text of a number: no trailing zeros, no negative zero, scientific only beyond 38 places."""
+    """The one text of a number: no trailing zeros, no negative zero, scientific beyond 38 places (boto3 refuses to read more digits)."""
     exact = Decimal(value).normalize(EXACT)
     if not exact:
         return "0"
-    return f"{exact:f}" if abs(exact.adjusted()) <= DIGITS else str(exact)
+    return f"{exact:f}" if -DIGITS <= exact.adjusted() < DIGITS else str(exact)
 
 
 def fits_number(value: int | Decimal) -> bool:
     """Whether DynamoDB has this number: 38 digits, magnitude 1E-130 to 9.99E+125."""
     exact = Decimal(value).normalize(EXACT)
-    return not exact or (len(exact.as_tuple().digits) <= DIGITS and SMALLEST <= abs(exact) <= LARGEST)
+    return not exact or (len(exact.as_tuple().digits) <= DIGITS and SMALLEST <= exact.copy_abs() <= LARGEST)
 
 
 def json_dumps(value: Any) -> str:
