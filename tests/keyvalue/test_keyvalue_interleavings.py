@@ -217,7 +217,22 @@ def late_stream() -> Process:
     return Process("change stream", lambda: conditional(FROZEN[0]))
 
 
+def before_the_repair() -> Iterator[Scenario]:
+    """The switch to the store while a lost dual write is still on its way: its version is taken by then."""
+    found = model.history("u", lives=True, delete_raises=True)
+
+    def path() -> Path:
+        yield model.Commit()
+        yield from OPERATIONS["a"]()
+
+    def judge(scenario: Scenario, item: Item | None, results: Any) -> str:
+        return "" if is_row(item, {**row_of(2), "a": "x"}) else f"stale for ever: {item}"
+
+    yield Scenario(found, (Process("app", path), backfill(NEWER), change_stream(found[1:])), judge)
+
+
 RULES += [
+    Rule("store first: before the change stream has repaired a lost write", before_the_repair, False),
     Rule("store first: UpdateItem without attribute_exists", lambda: naive(deletes=False), False),
     Rule("store first: plain delete", lambda: naive(deletes=True), False),
     Rule(
