@@ -115,6 +115,16 @@ def validate(method: str, arguments: dict[str, Any]) -> None:
     assert not report.has_errors(), report.generate_report()
 
 
+def of_shape(shape: str, row: dict[str, Any]) -> list[str]:
+    """What of a row of DMS's answers botocore's model does not have, or has otherwise."""
+    from botocore.validate import ParamValidator
+
+    found = _model().shape_for(shape)
+    unknown = [name for name in row if name not in found.members]
+    report = ParamValidator().validate({k: v for k, v in row.items() if k not in unknown}, found)
+    return [*unknown, *([report.generate_report()] if report.has_errors() else [])]
+
+
 def ask(client: Any, question: Any) -> Any:
     """Drive a question."""
     try:
