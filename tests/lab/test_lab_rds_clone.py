@@ -7,6 +7,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from lab.rds.clone import clone, dump
 from lab.rds.server import Server
 
@@ -62,3 +64,29 @@ def test_a_copy_waits_for_a_long_statement_without_holding_up_writes_for_long(tm
         reader.join()
     assert (tmp_path / "dump" / "dump.json").is_file()
     assert longest < 3
+
+
+def test_servers_of_one_template_are_servers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = Server(tmp_path / "one", "8.0.15", 1), Server(tmp_path / "other", "8.0.15", 2)
+    with ExitStack() as stack:
+        for server in (one, other):
+            stack.callback(server.delete)
+        one.initialise()
+        monkeypatch.setattr(Server, "_make", None)  # there is nothing left to make
+        other.initialise()
+        for server in (one, other):
+            server.start()
+        one.sql("CREATE DATABASE mine")
+        assert one.value("@@GLOBAL.server_uuid") != other.value("@@GLOBAL.server_uuid")
+        assert other.value("@@GLOBAL.gtid_executed") == ""
+        assert other.sql("SHOW DATABASES LIKE 'mine'") == ()
+        assert other.value("@@GLOBAL.innodb_log_file_size") == 128 * 2**20
+
+
+def test_other_options_that_a_data_directory_is_made_with_are_another_template(tmp_path: Path) -> None:
+    server = Server(tmp_path / "lower", "8.0.15", 1, {"loose-lower-case-table-names": "1"})
+    with ExitStack() as stack:
+        stack.callback(server.delete)
+        server.initialise()
+        server.start()  # it refuses another value than that of its making
+        assert server.value("@@GLOBAL.lower_case_table_names") == 1
