@@ -7,7 +7,11 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 # The Python 3.11 that makes the virtual environment; the second choice is for a pyenv shim that knows no 3.11.
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo /usr/bin/python3.11)
 PYTEST_ARGS ?=
+# Processes that share the test files out among them; each has a lab of its own (2.5 GB of memory), as many tests wait for servers.
+TEST_WORKERS ?= 2
 BENCH_ARGS ?=
+
+WORKERS := $(if $(filter-out 1,$(TEST_WORKERS)),-n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,8 +35,8 @@ demo: lab-up ## Set up, start the lab and run the DAGs once against it; the lab 
 	$(BIN)/python -m lab demo
 
 .PHONY: test
-test: setup lint ## Set up, lint and run every test; starts the lab and stops it again if it was not up
-	tools/with-lab $(BIN)/python $(BIN)/python -m pytest $(PYTEST_ARGS)
+test: setup lint ## Set up, lint and run every test; starts the lab and stops it again if it was not up (TEST_WORKERS=1: one after the other)
+	LABS=$(TEST_WORKERS) tools/with-lab $(BIN)/python $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 ##@ Setting up
 .PHONY: setup
@@ -53,7 +57,7 @@ $(INSTALLER):
 
 $(SYNCED): $(INSTALLER)
 	@touch $(SYNCING)
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@rm -f $(SYNCING) $(VENV)/.synced-*
 	@touch $@
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import subprocess
 import sys
 
 from lab import artifacts, config, env, stack
@@ -20,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser(
         "env", help="print the environment for Airflow: source <(python -m lab env), or source .lab/env"
     )
+    beside = commands.add_parser("beside", help="print the variables of another lab that may run beside this one")
+    beside.add_argument("number", type=int, help="0 is this lab itself")
     commands.add_parser("reset", help="stop everything, delete all data, start anew")
     seed = commands.add_parser("seed", help="fill the schema carshare")
     seed.add_argument("--rows", type=int, required=True, help="cold rows that the table positions shall have")
@@ -47,6 +52,9 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: C901 - a command a case
             print(f"the lab is up; for Airflow: source {env.write()}")
         case "down":
             stack.down()
+            for number in config.numbers_beside():  # a test run that was killed could not end them
+                command = [sys.executable, "-m", "lab", "down"]
+                subprocess.run(command, cwd=config.ROOT, env={**os.environ, **config.beside(number)}, check=True)
         case "status":
             states = stack.status()
             print(f"{'SERVICE':<10}{'PID':>9}{'PORT':>7}{'RSS MB':>8}  READY")
@@ -56,6 +64,9 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: C901 - a command a case
             return 0 if all(state.ready for state in states) else 1
         case "env":
             print(env.exports(), end="")
+        case "beside":
+            for name, value in config.beside(arguments.number).items():
+                print(f"export {name}={shlex.quote(value)}")
         case "reset":
             stack.reset()
         case "seed":

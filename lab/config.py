@@ -119,6 +119,9 @@ DEFAULT_PORTS = {
     "airflow": 8080,
 }
 
+PORT_STEP = 1000
+"""From a port of a lab to the same one of the next lab beside it."""
+
 MYSQL_USER = "dbops"
 MYSQL_PASSWORD = "lab-secret"
 RDS_USER = "rehearsal"  # master user of the databases that a rehearsal makes in the simulated RDS
@@ -164,6 +167,22 @@ def port(name: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise LabError(f"{port_variable(name)}={text!r} is not a port number (1 to 65535)")
     return int(text)
+
+
+def beside(number: int) -> dict[str, str]:
+    """Variables of another lab that may run at the same time: its state below that of this one, its ports thousands further on.
+
+    Args:
+        number: which one; 0 is this lab itself
+    """
+    home_of_it = home() / f"beside-{number}" if number else home()
+    ports = {port_variable(name): str(port(name) + PORT_STEP * number) for name in DEFAULT_PORTS}
+    return {"LAB_HOME": str(home_of_it), **ports}
+
+
+def numbers_beside() -> list[int]:
+    """Numbers of the labs beside this one that were ever started."""
+    return sorted(int(folder.name.removeprefix("beside-")) for folder in home().glob("beside-*"))
 
 
 def aws_endpoint() -> str:

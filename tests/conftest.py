@@ -6,11 +6,13 @@ A throw-away AIRFLOW_HOME, set before Airflow is imported, with this repository'
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,13 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
     AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    # dag.test() parses every file of the bundle that its DAG is of, in each run; the tests' own has none.
+    AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=json.dumps(
+        [
+            {"name": name, "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {"path": path}}
+            for name, path in (("dags-folder", str(ROOT / "dags")), ("testing", str(HOME / "none")))
+        ]
+    ),
     AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY="1",  # seconds: a task that is tried again must not stop the tests for minutes
     AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS="dba:admin,reader:viewer",
     AIRFLOW__API__BASE_URL="http://airflow.example.com:8080",
@@ -39,6 +48,10 @@ os.environ.update(
 for folder in (ROOT, ROOT / "plugins"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+if worker := os.environ.get("PYTEST_XDIST_WORKER", ""):  # each has a lab of its own
+    from lab import config as lab_config
+
+    os.environ.update(lab_config.beside(int(worker.removeprefix("gw"))))
 
 import pytest  # noqa: E402
 
@@ -47,8 +60,11 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need no lab come first: what they say, they say within a minute."""
-    items.sort(key=lambda item: item.get_closest_marker("lab") is not None)
+    """Tests that need no lab come first: what they say, they say within minutes.
+
+    Among several workers they come last, so that none ends long before the others: a file of them takes seconds, one of the lab minutes.
+    """
+    items.sort(key=lambda item: (item.get_closest_marker("lab") is not None) is not bool(worker))
 
 
 @pytest.fixture(scope="session")
@@ -86,10 +102,11 @@ def airflow_db() -> None:
 
 
 @pytest.fixture
-def run_dag(airflow_db: None) -> Callable[..., Any]:
+def run_dag(airflow_db: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run a DAG object built inside a test with dag.test(); returns the DagRun."""
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.models.dagbundle import DagBundleModel
+    from airflow.sdk import DAG
     from airflow.utils.session import create_session
 
     def run(dag: DAG, **arguments: Any) -> Any:
@@ -100,7 +117,25 @@ def run_dag(airflow_db: None) -> Callable[..., Any]:
         sync_bag_to_db(bag, "testing", None)
         return dag.test(**arguments)
 
+    # It sleeps a second for each level of tasks that are only skipped, and for each look at a task that waits for its retry.
+    loop, sleep = DAG.test.__code__, time.sleep
+    monkeypatch.setattr(time, "sleep", lambda s: sleep(s / 20 if sys._getframe(1).f_code is loop else s))
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _botocore_reads_its_files_once() -> None:
+    """Every client of a new session reads the same megabytes of JSON: a third of a second each, and a DAG run makes dozens."""
+    from botocore.loaders import JSONFileLoader
+
+    read, seen = JSONFileLoader.load_file, {}
+
+    def load_file(self: Any, path: str) -> Any:
+        if path not in seen:
+            seen[path] = read(self, path)
+        return seen[path]
+
+    JSONFileLoader.load_file = load_file
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +162,6 @@ def dms_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def aws(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """An emptied simulator behind the Airflow connection `aws_default`; gives its address."""
-    import json
     import urllib.request
 
     reset = urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST")

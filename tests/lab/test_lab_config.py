@@ -39,6 +39,24 @@ def test_home_is_relative_to_the_repository_not_to_the_caller(monkeypatch: pytes
     assert config.home() == tmp_path / "other"
 
 
+def test_a_lab_beside_this_one_shares_neither_ports_nor_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "it's here"))
+    monkeypatch.setenv("LAB_AWS_PORT", "20000")
+    labs = [config.beside(number) for number in range(3)]
+    for name in ("LAB_HOME", *map(config.port_variable, config.DEFAULT_PORTS)):
+        assert len({lab[name] for lab in labs}) == 3, name
+    assert labs[0]["LAB_HOME"] == str(config.home())
+    assert labs[0]["LAB_AWS_PORT"] == "20000"
+    command = [sys.executable, "-m", "lab", "beside", "2"]
+    script = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, check=True).stdout
+    show = f'{script}exec "{sys.executable}" -c "from lab import config; print(config.home(), config.port(\'aws\'))"'
+    seen = subprocess.run(["sh", "-c", show], cwd=config.ROOT, capture_output=True, text=True, check=True).stdout
+    assert seen == f"{tmp_path}/it's here/beside-2 22000\n"
+    assert config.numbers_beside() == []
+    Path(labs[2]["LAB_HOME"]).mkdir(parents=True)
+    assert config.numbers_beside() == [2]
+
+
 @pytest.mark.parametrize(
     ("coordinates", "filename"), [("g:tool:1.0", "tool-1.0.jar"), ("g:tool:1.0:tar.gz", "tool-1.0.tar.gz")]
 )
