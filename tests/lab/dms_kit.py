@@ -41,6 +41,7 @@ class Dms:
     dms: Any = field(init=False)
     instance: str = field(init=False)
     made: dict[str, str] = field(default_factory=dict)
+    clients: dict[str, Any] = field(default_factory=dict)
 
     def start(self) -> None:
         """What every test needs: an instance, and endpoints of both servers."""
@@ -50,7 +51,10 @@ class Dms:
         self.made["mysql80"] = self.mysql("target", self.sink)
 
     def client(self, service: str) -> Any:
-        return aws.client(service, self.endpoint)
+        """The one client of a service; a test that polls must not make one each time."""
+        if service not in self.clients:
+            self.clients[service] = aws.client(service, self.endpoint)
+        return self.clients[service]
 
     def make_instance(self, name: str, version: str = "3.5.4") -> str:
         made = self.dms.create_replication_instance(
@@ -120,6 +124,19 @@ class Dms:
         arn = str(made["ReplicationTask"]["ReplicationTaskArn"])
         self.until(lambda: self.status(arn) == "ready")
         return arn
+
+    def make_replication(self, name: str, schema: str, kind: str = "full-load-and-cdc", **settings: Any) -> str:
+        """A new replication config from MySQL 5.7 to MySQL 8.0; returns its ARN."""
+        made = self.dms.create_replication_config(
+            ReplicationConfigIdentifier=name,
+            SourceEndpointArn=self.made["mysql57"],
+            TargetEndpointArn=self.made["mysql80"],
+            ComputeConfig={"MinCapacityUnits": 2, "MaxCapacityUnits": 4},
+            ReplicationType=kind,
+            TableMappings=mappings(schema),
+            ReplicationSettings=json.dumps(settings),
+        )
+        return str(made["ReplicationConfig"]["ReplicationConfigArn"])
 
     def run(self, arn: str, kind: str = "start-replication", **settings: Any) -> None:
         self.dms.start_replication_task(ReplicationTaskArn=arn, StartReplicationTaskType=kind, **settings)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from lab.dms import responses
 from tests.lab.dms_kit import NEVER, ROLE, Dms, mappings
 
 pytestmark = pytest.mark.lab
@@ -198,11 +199,22 @@ def test_long_answers_come_in_pages(lab: Dms) -> None:
     lab.stop(task)
     for number in range(25):
         lab.make_endpoint("source", EngineName="mysql", ServerName=f"h{number}", Port=1)
-    with pytest.raises(ClientError, match="Invalid marker"):
-        lab.dms.describe_endpoints(Marker="elsewhere")
     pages = list(lab.dms.get_paginator("describe_endpoints").paginate(PaginationConfig={"PageSize": 20}))
     assert len(pages[0]["Endpoints"]) == 20
     assert len({e["EndpointArn"] for page in pages for e in page["Endpoints"]}) >= 27
+
+
+@pytest.mark.parametrize(
+    "operation", [each.__name__ for each in responses.OPERATIONS if each.__name__.startswith("describe_")]
+)
+def test_every_listing_knows_markers(lab: Dms, schema: str, operation: str) -> None:
+    of: dict[str, Any] = {}
+    if operation == "describe_table_statistics":
+        of = {"ReplicationTaskArn": lab.task(schema)}
+    elif operation == "describe_replication_table_statistics":
+        of = {"ReplicationConfigArn": lab.make_replication("paged", schema)}
+    with pytest.raises(ClientError, match="Invalid marker: elsewhere"):
+        getattr(lab.dms, operation)(**of, Marker="elsewhere")
 
 
 def test_metrics_show_the_lag_and_are_missing_when_they_are_switched_off(lab: Dms, schema: str) -> None:

@@ -173,6 +173,18 @@ def test_changes_need_a_binary_log_of_rows(lab: Dms, schema: str) -> None:
     assert "binlog_row_image" in ended["LastFailureMessage"]
 
 
+def test_a_session_that_logs_statements_is_not_followed(lab: Dms, schema: str) -> None:
+    task = lab.task(schema, Logging={"EnableLogging": True})
+    lab.run(task)
+    lab.replicating(task)
+    lab.write("SET SESSION binlog_format = 'STATEMENT'", f"INSERT INTO {schema}.t VALUES (3, 'three')")
+    lab.write(f"INSERT INTO {schema}.t VALUES (4, 'four')")
+    lab.until(lambda: lab.table(task)["AppliedInserts"] == 1)
+    assert len(lab.differences(schema, "t")) == 1
+    assert lab.status(task) == "running"
+    lab.until(lambda: any("A statement instead of rows" in line and "binlog_format" in line for line in lab.log(task)))
+
+
 def test_an_event_that_cannot_be_read_is_fatal(lab: Dms, schema: str) -> None:
     task = lab.task(schema)
     lab.run(task)

@@ -116,6 +116,9 @@ def test_under_writes_a_killed_task_a_restarted_source_and_a_rotated_log_lose_no
             lab.until(lambda: lab.tables(task) and lab.table(task)["FullLoadRows"] > 0)
             os.kill(lab.pid(task), signal.SIGKILL)  # in the middle of a table, which is loaded again from its begin
             lab.until(lambda: any("started again" in event for event in lab.events(task)))
+            recovering = lab.described(task)
+            assert recovering["Status"] == "running"
+            assert "ended unexpectedly. Stop Reason RECOVERABLE_ERROR" in recovering["LastFailureMessage"]
         lab.replicating(task)
         goes_on()
         os.kill(lab.pid(task), signal.SIGKILL)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.lab.dms_kit import NEVER, Dms, mappings
+from tests.lab.dms_kit import NEVER, Dms
 
 pytestmark = pytest.mark.lab
 
@@ -21,16 +20,7 @@ def lab(dms_account: Dms) -> Iterator[Dms]:
 
 
 def make(lab: Dms, schema: str, kind: str, name: str) -> str:
-    made = lab.dms.create_replication_config(
-        ReplicationConfigIdentifier=name,
-        SourceEndpointArn=lab.made["mysql57"],
-        TargetEndpointArn=lab.made["mysql80"],
-        ComputeConfig={"MinCapacityUnits": 2, "MaxCapacityUnits": 4},
-        ReplicationType=kind,
-        TableMappings=mappings(schema),
-        ReplicationSettings=json.dumps({"FullLoadSettings": {"TargetTablePrepMode": "TRUNCATE_BEFORE_LOAD"}}),
-    )
-    return str(made["ReplicationConfig"]["ReplicationConfigArn"])
+    return lab.make_replication(name, schema, kind, FullLoadSettings={"TargetTablePrepMode": "TRUNCATE_BEFORE_LOAD"})
 
 
 def seen(lab: Dms, arn: str) -> Any:
