@@ -37,8 +37,11 @@ def serve(host: str, port: int, at_end: Callable[[], object] = lambda: None) -> 
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
+    from lab import kinesis
+
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not one line for every request
     signal.signal(signal.SIGTERM, end)
+    kinesis.install()
     application = DomainDispatcherApplication(create_backend_app)
     make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler).serve_forever()
 

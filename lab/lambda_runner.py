@@ -6,6 +6,8 @@ malformed report is a failure of all. A batch that has been retried often enough
 destination for failures is told where they are, not what they hold. AWS does not document whether progress begins a new count of retries
 and whether a split is one; here it does not and is not.
 
+``python -m lab.lambda_runner JOB.json`` is a mapping in a process of its own, until SIGTERM: see `serve`.
+
 Not simulated: ParallelizationFactor, filters, tumbling windows.
 """
 
@@ -16,6 +18,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +33,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from lab import config
+from lab import aws, config
 from lab.config import LabError
 
 Record = dict[str, Any]
@@ -463,6 +466,36 @@ class Runner:
                 new.replace(self.state)
 
 
+def serve(job: Path) -> None:
+    """Feed the function until SIGTERM. After any other end the same call goes on from the state.
+
+    Args:
+        job: a JSON file with ``endpoint`` (of Kinesis and SQS); ``archive``, ``handler``, ``environment``, ``timeout_s`` and ``log`` of the
+            function; ``source`` (an `EventSource` without its destination); ``queue`` (URL of the destination, or null) and ``state``
+
+    Raises:
+        LabError: the stream cannot be read any more
+    """
+    told: dict[str, Any] = json.loads(job.read_text())
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    sqs = aws.client("sqs", told["endpoint"])
+
+    def send(message: dict[str, Any]) -> None:
+        sqs.send_message(QueueUrl=told["queue"], MessageBody=json.dumps(message))
+
+    source = EventSource(**told["source"], on_failure=send if told["queue"] else None)
+    function = Deployed(
+        Path(told["archive"]), told["handler"], told["environment"], Path(told["log"]), told["timeout_s"]
+    )
+    try:
+        with Runner(aws.client("kinesis", told["endpoint"]), function, source, Path(told["state"])) as runner:
+            while runner.failure is None and not ended.wait(POLL_S):
+                pass
+    finally:
+        function.close()
+
+
 def done(answer: Any, sequences: Sequence[str]) -> int:
     """How many records, from the first on, a partial batch response leaves behind."""
     if answer is None or answer == {}:
@@ -490,3 +523,7 @@ def _within_payload(records: Sequence[Record]) -> list[list[Record]]:
         batches[-1].append(record)
         size += bytes_of_it
     return batches
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

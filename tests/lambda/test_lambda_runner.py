@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -18,8 +21,11 @@ import cdc_kit
 import pytest
 from cdc_kit import change, load
 from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.kinesis import models
 
 from lab import aws, config, lambda_runner
+from lab import kinesis as lab_kinesis
 from lab.lambda_runner import Deployed, EventSource, FunctionError, Runner
 
 FUNCTION = Path(__file__).resolve().parents[2] / "include" / "lambda" / "cdc_apply"
@@ -27,7 +33,8 @@ STREAM = "changes"
 
 
 @pytest.fixture
-def kinesis() -> Iterator[Any]:
+def kinesis(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setattr(models, "Shard", lab_kinesis.Shard)
     with mock_aws():
         client = boto3.client("kinesis", region_name=config.AWS_REGION)
         client.create_stream(StreamName=STREAM, ShardCount=1)
@@ -78,6 +85,32 @@ def run(
     with Runner(kinesis, function, told, state, now=now) as runner:
         runner.drain()
     return runner, lost
+
+
+def test_no_record_is_lost_when_many_are_put_and_read_at_once(kinesis: Any) -> None:
+    stream = models.kinesis_backends[DEFAULT_ACCOUNT_ID][config.AWS_REGION].streams[STREAM]
+    (shard,) = stream.shards.values()
+    read: list[Any] = []
+    ended = threading.Event()
+
+    def put() -> None:
+        for number in range(500):
+            shard.put_record("k", str(number), "")
+
+    def follow() -> None:
+        while not ended.is_set() or len(read) < len(shard.records):
+            read.extend(shard.get_records(str(len(read)), 7)[0])
+
+    threads = [threading.Thread(target=put) for _ in range(4)]
+    reader = threading.Thread(target=follow)
+    for thread in (reader, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended.set()
+    reader.join()
+    assert [each.sequence_number for each in read] == [*range(1, 2001)]
+    assert sorted(int(each.data) for each in read) == sorted([*range(500)] * 4)
 
 
 def test_a_batch_has_so_many_records_and_the_next_begins_after_it(kinesis: Any) -> None:
@@ -232,6 +265,45 @@ def test_the_function_imports_the_standard_library_and_boto3_only() -> None:
                 assert node.level == 0
                 imported.add((node.module or "").partition(".")[0])
     assert imported - {*sys.stdlib_module_names} == {"boto3", "botocore", "cdc_apply"}
+
+
+def test_the_zip_runs_where_there_is_nothing_but_boto3(tmp_path: Path) -> None:
+    archive = lambda_runner.package(FUNCTION, tmp_path / "cdc_apply.zip")
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    for name in ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        origin = Path(str(spec.origin))
+        origin = origin.parent if origin.name == "__init__.py" else origin
+        (runtime / origin.name).symlink_to(origin)
+    code = f"""
+import sys
+sys.path[:0] = [{str(archive)!r}, {str(runtime)!r}]
+from cdc_apply.handler import lambda_handler
+class Context:
+    get_remaining_time_in_millis = staticmethod(lambda: 60_000)
+print(lambda_handler({{"Records": []}}, Context))
+print([path for path in sys.path if "site-packages" in path])
+"""
+    told = {"tables": {"shop.rides": {"target": "t", "key": {"pk": "{id}"}}}, "rejects": "s3://rejects/cdc"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False,
+        env={"CDC_SETTINGS": json.dumps(told), "AWS_DEFAULT_REGION": config.AWS_REGION},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["{'batchItemFailures': []}", "[]"], done.stderr
+
+
+def test_the_readme_deploys_it_with_every_setting_of_the_mapping_that_keeps_records() -> None:
+    readme = (FUNCTION / "README.md").read_text()
+    (command,) = re.findall(r"aws lambda create-event-source-mapping.*?```", readme, re.DOTALL)
+    for option in (
+        "--function-response-types ReportBatchItemFailures", "--bisect-batch-on-function-error", "--maximum-retry-attempts 1000",
+        "--parallelization-factor 1", '"OnFailure"', "--starting-position TRIM_HORIZON",
+    ):  # fmt: skip
+        assert option in command
+    assert "zip -r cdc_apply.zip cdc_apply" in readme
+    assert "--handler cdc_apply.handler.lambda_handler" in readme
 
 
 def test_the_same_files_are_the_same_zip(tmp_path: Path) -> None:
