@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,9 @@ from dbops.dms.mappings import Table
 from dbops.mysql import Column
 from tests.dms.dms_kit import DYNAMODB, KINESIS, MYSQL_TARGET, SAFE, SELECT_ALL, TARGET_ARN, spec
 
+README = Path(__file__).resolve().parents[2] / "include" / "lambda" / "cdc_apply" / "README.md"
+IMAGE = {"EnableBeforeImage": True, "FieldName": "before-image", "ColumnFilter": "pk-only"}
+STREAMED = {**SAFE, "BeforeImageSettings": IMAGE}
 CANARY = {"schema_name": "shop", "table": "dms_canary"}
 BY_KEY = {
     "rule-type": "object-mapping", "rule-id": "2", "rule-name": "2", "rule-action": "map-record-to-record",
@@ -63,7 +68,7 @@ def found(of: Any, facts: Facts = PLAIN) -> dict[str, list[str]]:
 
 def test_a_careful_spec_has_nothing_against_it() -> None:
     assert found(spec(canary=CANARY)) == {}
-    assert found(spec(canary=CANARY, target=KINESIS, mappings=[SELECT_ALL, BY_KEY])) == {}
+    assert found(spec(canary=CANARY, target=KINESIS, mappings=[SELECT_ALL, BY_KEY], settings=STREAMED)) == {}
     assert found(spec(canary=CANARY, target=DYNAMODB, overrides={"unconditional-writes": "nobody else writes"})) == {
         "unconditional-writes": ["target: is DynamoDB without a stream in between"]
     }
@@ -125,6 +130,14 @@ CASES: list[tuple[str, Any, Facts, str]] = [
     ("no-version", spec(target={"kind": "existing", "arn": TARGET_ARN, "engine": "kinesis"}), PLAIN, "is not set"),
     ("null-looks-absent", spec(target={**KINESIS, "include_null_and_empty": False}), PLAIN, "IncludeNullAndEmpty"),
     ("no-control-records", spec(target={**KINESIS, "include_control_details": False}), PLAIN, "IncludeControlDetails"),
+    ("no-alter-records", spec(target={**KINESIS, "include_table_alter_operations": False}), PLAIN, "IncludeTableAlterOperations"),
+    ("tables-share-keys", spec(target={**KINESIS, "partition_include_schema_table": False}, **KEY), PLAIN, "is False"),
+    ("no-before-image", spec(target=KINESIS), PLAIN, "EnableBeforeImage: is not set"),
+    ("no-before-image", spec(target=KINESIS, settings={**SAFE, "BeforeImageSettings": {**IMAGE, "EnableBeforeImage": False}}),
+     PLAIN, "is False"),
+    ("no-before-image", spec(target=KINESIS, settings={**SAFE, "BeforeImageSettings": {"EnableBeforeImage": True}}), PLAIN, "FieldName"),
+    ("unknown-value", spec(target=KINESIS, settings={**SAFE, "BeforeImageSettings": {**IMAGE, "ColumnFilter": "pk"}}), PLAIN,
+     "'pk' is none of pk-only, non-lob, all"),
     ("batch-apply", changed("TargetMetadata.BatchApplyEnabled", True, target=KINESIS), PLAIN, "is true"),
     ("dynamodb-key", spec(target=DYNAMODB), Facts((table("a", key=("id", "x")),)), "the primary key (id, x)"),
     ("dynamodb-key", spec(target=DYNAMODB), Facts((table("a", key=()),)), "no primary key"),
@@ -172,12 +185,40 @@ def test_an_endpoint_that_exists_is_judged_by_what_aws_says() -> None:
         target={"kind": "existing", "arn": TARGET_ARN, "engine": "kinesis"},
         mappings=[SELECT_ALL, BY_KEY],
         canary=CANARY,
+        settings=STREAMED,
     )
     held = dict.fromkeys(
-        ("IncludeTransactionDetails", "IncludeNullAndEmpty", "IncludeControlDetails", "UseLargeIntegerValue"), True
-    )
+        ("IncludeTransactionDetails", "IncludeNullAndEmpty", "IncludeControlDetails", "IncludeTableAlterOperations",
+         "PartitionIncludeSchemaTable", "UseLargeIntegerValue"), True,
+    )  # fmt: skip
     assert found(existing, Facts(PLAIN.tables, held)) == {}
     assert set(found(existing, Facts())) >= {"no-version", "null-looks-absent", "bigint-scientific"}
+
+
+def test_what_the_function_behind_a_stream_wants_of_dms_is_held_against_a_spec_that_lacks_it() -> None:
+    table = README.read_text().partition("What DMS has to be told:")[2].partition("\n\n`pk-only`")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith(("| endpoint", "| task"))]
+    named = [re.findall(r"`([a-z-]+)`", row[-1]) for row in rows]
+    assert len(named) == 7
+    assert all(named)
+    assert {rule for row in named for rule in row} <= {rule.id for rule in lint.RULES}
+    careless = found(
+        spec(
+            target={"kind": "existing", "arn": TARGET_ARN, "engine": "kinesis"},
+            mappings=[SELECT_ALL, {**BY_KEY, "mapping-parameters": {"partition-key-type": "schema-table"}}],
+        ),
+        Facts((table_of("orders", "bigint(20)", "text"),)),
+    )
+    assert all(set(row) & careless.keys() for row in named if "tables-share-keys" not in row), careless
+    assert {"one-shard"} <= careless.keys()
+
+
+def table_of(name: str, *kinds: str) -> TableFacts:
+    return table(name, *(column(f"c{number}", kind) for number, kind in enumerate(kinds)))
+
+
+def test_a_stream_without_changes_needs_no_before_image() -> None:
+    assert "no-before-image" not in found(spec(target=KINESIS, task_type="full-load"))
 
 
 def test_an_override_keeps_the_finding_and_lets_it_pass() -> None:

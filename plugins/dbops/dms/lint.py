@@ -25,7 +25,7 @@ KIB = 1024
 _SILENT = frozenset({"LOG_ERROR", "IGNORE_RECORD"})
 _DATA = ("IGNORE_RECORD", "LOG_ERROR", "SUSPEND_TABLE", "STOP_TASK")
 _ESCALATION = ("SUSPEND_TABLE", "STOP_TASK")
-_VALUES: dict[str, tuple[str, ...]] = {
+_VALUES: dict[str, tuple[str | None, ...]] = {
     "ErrorBehavior.DataErrorPolicy": _DATA,
     "ErrorBehavior.DataTruncationErrorPolicy": _DATA,
     "ErrorBehavior.DataErrorEscalationPolicy": _ESCALATION,
@@ -36,6 +36,7 @@ _VALUES: dict[str, tuple[str, ...]] = {
     "ErrorBehavior.ApplyErrorUpdatePolicy": (*_DATA, "INSERT_RECORD", "UPDATE_RECORD"),
     "ErrorBehavior.ApplyErrorEscalationPolicy": ("LOG_ERROR", *_ESCALATION),
     "FullLoadSettings.TargetTablePrepMode": ("DO_NOTHING", "DROP_AND_CREATE", "TRUNCATE_BEFORE_LOAD"),
+    "BeforeImageSettings.ColumnFilter": ("pk-only", "non-lob", "all", None),
 }
 _RANGES: dict[str, dict[str, tuple[int, int]]] = {
     "FullLoadSettings.MaxFullLoadSubTasks": {"": (1, 49)},
@@ -162,7 +163,7 @@ def unknown_overrides(spec: DmsSpec, others: Iterable[str] = ()) -> tuple[str, .
 def _unknown_value(subject: _Subject) -> Hits:
     for path, allowed in _VALUES.items():
         if (value := subject.get(path)) not in allowed:
-            yield path, f"{value!r} is none of {', '.join(allowed)}"
+            yield path, f"{value!r} is none of {', '.join(one for one in allowed if one)}"
 
 
 @_rule("out-of-range", "error", "DMS refuses the task, or cuts the number to its own limit", "Keep to the limits")
@@ -493,11 +494,38 @@ def _bigint(subject: _Subject) -> Hits:
                 yield f"{each.table}.{column.name}", f"is {column.column_type}, and UseLargeIntegerValue is not set"
 
 
+@_rule(
+    "tables-share-keys", "warning", "Rows of different tables with the same key have one partition key, and go to one shard",
+    "Set PartitionIncludeSchemaTable at the target endpoint",
+)  # fmt: skip
+def _shared_keys(subject: _Subject) -> Hits:
+    by_key = any(kind == "primary-key" for _, kind in _partition_keys(subject))
+    if by_key and subject.target.get("PartitionIncludeSchemaTable") is not True:
+        yield "target", f"PartitionIncludeSchemaTable is {subject.target.get('PartitionIncludeSchemaTable', 'not set')}"
+
+
+@_rule(
+    "no-before-image", "error",
+    "An UPDATE that changes the primary key arrives under the new key only: the row stays under the old one for ever",
+    'Set BeforeImageSettings to {"EnableBeforeImage": true, "FieldName": "before-image", "ColumnFilter": "pk-only"}',
+)  # fmt: skip
+def _no_before_image(subject: _Subject) -> Hits:
+    if subject.engine != "kinesis" or not subject.spec.has_cdc:
+        return
+    path = "BeforeImageSettings.EnableBeforeImage"
+    if subject.get(path) is not True:
+        yield path, f"is {'not set' if subject.get(path) is None else subject.get(path)}"
+    elif not subject.get("BeforeImageSettings.FieldName"):
+        yield "BeforeImageSettings.FieldName", "is not set, and DMS has no default for it"
+
+
 _KINESIS: tuple[tuple[str, str, Level, str], ...] = (
     ("no-version", "IncludeTransactionDetails", "error",
      "Without commit time and log position a consumer cannot tell the older of two changes, and older ones overwrite newer"),
     ("null-looks-absent", "IncludeNullAndEmpty", "error", "A column that became NULL looks like one that was not changed"),
-    ("no-control-records", "IncludeControlDetails", "warning", "A consumer does not see that a table was dropped, emptied or altered"),
+    ("no-control-records", "IncludeControlDetails", "warning", "A consumer does not see which tables and columns there are"),
+    ("no-alter-records", "IncludeTableAlterOperations", "warning",
+     "A consumer does not see that a table was dropped, emptied or altered: rows that TRUNCATE took stay at the target"),
 )  # fmt: skip
 
 

@@ -128,7 +128,7 @@ class KinesisEndpoint(_Declared):
     include_null_and_empty: bool = Field(default=True, description="columns that are NULL are in the record")
     include_control_details: bool = Field(default=True, description="changes of tables are in the stream")
     include_table_alter_operations: bool = Field(
-        default=True, description="also what an ALTER, DROP or TRUNCATE of a table was"
+        default=True, description="what empties, drops or alters a table is in the stream"
     )
     partition_include_schema_table: bool = Field(
         default=True, description="keys of different tables spread over the shards"
