@@ -111,7 +111,7 @@ def test_a_task_works_with_the_least_grants_that_the_checks_ask_for(lab: Dms) ->
         lab.source.sql(f"CREATE USER '{name}'@'%' IDENTIFIED WITH mysql_native_password BY '{PASSWORD}'")
     text = sql.render(
         "dms/grants", ours=f"'{ours}'@'%'", theirs=f"'{theirs}'@'%'", schemas=[schema], follows=True, is_managed=True, canary=None,
-        target_schemas=[],
+        assessed=True, has_roles=False, target_schemas=[],
     )  # fmt: skip
     for statement in "\n".join(line for line in text.splitlines() if not line.startswith("--")).split(";"):
         if statement.strip():

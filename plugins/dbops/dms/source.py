@@ -240,8 +240,7 @@ def _replica(connection: Any) -> tuple[bool | None, float | None]:
 
 def _log_rate(connection: Any) -> float | None:
     found = _asked(connection, sql.render("dms/log_rate"))
-    rate = found[0]["bytes_per_s"] if found else None
-    return float(rate) if rate else None
+    return float(found[0]["bytes_per_s"]) if found else None
 
 
 def _retention(connection: Any, variables: Mapping[str, str]) -> tuple[float | None, bool]:

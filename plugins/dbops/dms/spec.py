@@ -232,7 +232,7 @@ class DmsSpec(Spec):
     assessment: Assessment | None = Field(default=None, description="premigration assessment before the first start")
     overrides: dict[str, str] = Field(
         default_factory=dict,
-        description="id of a rule of the linter -> reason for which the run goes on in spite of it",
+        description="id of a rule of the linter or a check of the preflight -> reason for which the run goes on in spite of it",
     )
     connection: str = Field(default=connections.MYSQL, description="Airflow connection of the source")
     target_connection: str | None = Field(default=None, description="Airflow connection of a target that is MySQL")
