@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbops.dms import health, states
@@ -155,6 +155,7 @@ def test_a_task_that_shall_stand(status: str, verdict: str) -> None:
     assert judge(dms_kit.spec(wanted="stopped"), task(Status=status), seen=None).verdict == verdict
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.floats(0, 120)), max_size=8),
     st.lists(st.one_of(st.none(), st.floats(0, 120)), max_size=8),

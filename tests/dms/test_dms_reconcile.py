@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbops.dms import forms, mappings, reconcile
@@ -52,6 +52,7 @@ VALUES = st.one_of(st.none(), st.integers(0, 2))
 CHANGES = st.lists(st.tuples(st.sampled_from(["source", "target"]), st.integers(0, 12), VALUES), max_size=20)
 
 
+@settings(deadline=None)
 @given(ROWS, ROWS, st.integers(1, 5), st.booleans())
 def test_rows_that_stand_still_are_classified_exactly(
     source: dict[int, int], target: dict[int, int], capacity: int, patient: bool
@@ -72,6 +73,7 @@ def test_rows_that_stand_still_are_classified_exactly(
     }
 
 
+@settings(deadline=None)
 @given(ROWS, ROWS, CHANGES)
 def test_only_rows_that_never_changed_are_called_different(
     source: dict[int, int], target: dict[int, int], changes: list[tuple[str, int, int | None]]
@@ -181,6 +183,7 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
+@settings(deadline=None)
 @given(JSON, JSON)
 def test_documents_are_equal_when_their_values_are(one: Any, other: Any) -> None:
     assert forms.document(json.dumps(one)) == forms.document(json.dumps(one, indent=1))
