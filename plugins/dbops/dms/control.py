@@ -152,8 +152,8 @@ def check(spec: DmsSpec, wanted: Wanted) -> None:
         raise ControlError(f"action: drain is for a task that follows changes; {spec.name} is {spec.task_type}")
     if wanted.action in ("reload_target", "reload_tables") and not spec.has_load:
         raise ControlError(f"action: {wanted.action} needs a load; {spec.name} is {spec.task_type}")
-    if unknown := set(lint.unknown_overrides(spec)) - checks.ids() - target.ids():
-        raise ControlError(f"overrides: {', '.join(sorted(unknown))} is no rule and no check; correct the spec")
+    if unknown := lint.unknown_overrides(spec, checks.ids() | target.ids()):
+        raise ControlError(f"overrides: {', '.join(unknown)} is no rule and no check; correct the spec")
 
 
 def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> Judged:
@@ -254,33 +254,32 @@ def _evidence(
 def _preflight(
     services: Services, spec: DmsSpec, held: Account, known: Known, tables: Sequence[Table], start_at: str
 ) -> tuple[tuple[Finding, ...], tuple[str, ...], tuple[Check, ...]]:
-    """Findings of the linter; and, before a start, those that need facts of the source."""
+    """Findings of the linter and of the servers at both ends, where something is going to be done.
+
+    A rule that needs facts holds what it cannot see against the spec; so where nothing is done, and nobody looked, only the linter's
+    warnings are told.
+    """
     first = plan.make(spec, held.world(spec), replace(known, approved=True), tables=tables, start_at=start_at)
-    if not any(step.kind in ("start_task", "reload_tables") for step in first.steps):
-        return lint.lint(spec), (), ()
-    seen = list(_checks(services, spec, held))
-    found = list(lint.lint(spec))
-    found += [
-        Finding(one.id, "error", one.where, one.found, "DMS cannot replicate like this", one.fix)
-        for one in seen
-        if one.stops
-    ]
-    return tuple(found), tuple(map(str, (one for one in seen if one.status == "warning"))), tuple(seen)
-
-
-def _checks(services: Services, spec: DmsSpec, held: Account) -> Iterable[Check]:
-    """What the servers of both ends say; a target that is no MySQL is judged by the source's tables alone."""
-    known = plan.arns(spec, held.world(spec))
-    at_aws = {one.arn: dict(one.settings) for one in held.endpoints}
-    ends = [at_aws.get(known.get(token, "")) for token in (plan.SOURCE, plan.TARGET)]
-    version = next((one.engine_version for one in held.instances if one.arn == known.get(plan.INSTANCE)), "")
+    if not first.steps:
+        return tuple(one for one in lint.lint(spec) if one.level == "warning"), (), ()
+    known_arns = plan.arns(spec, held.world(spec))
+    at_aws = {one.arn: source.endpoint_settings(one) for one in held.endpoints}
+    ends = [at_aws.get(known_arns.get(token, "")) for token in (plan.SOURCE, plan.TARGET)]
     with services.connect(spec.connection) as connection:
         facts = source.gather(connection, spec)
-    yield from source.check(spec, facts, source_settings=ends[0], target_settings=ends[1], engine_version=version)
+    version = next((one.engine_version for one in held.instances if one.arn == known_arns.get(plan.INSTANCE)), "")
+    seen = list(source.check(spec, facts, source_settings=ends[0], target_settings=ends[1], engine_version=version))
     if spec.target_connection is not None and spec.target_engine in RELATIONAL:
         with services.connect(spec.target_connection) as connection:
             there = target.gather(connection, facts, lambda table, columns: places.names(spec, table, columns))
-        yield from target.check(spec, facts, there, target_settings=ends[1])
+        seen += target.check(spec, facts, there, target_settings=ends[1])
+    found = lint.lint(spec, facts.lint_facts(ends[1]))
+    rules = {one.rule for one in found}
+    stops = [one for one in seen if one.stops and one.id not in rules]
+    found += tuple(
+        Finding(one.id, "error", one.where, one.found, "DMS cannot replicate like this", one.fix) for one in stops
+    )
+    return found, tuple(str(one) for one in seen if one.status == "warning" and one.id not in rules), tuple(seen)
 
 
 def _is_assessed(services: Services, spec: DmsSpec, task: Task) -> bool:
