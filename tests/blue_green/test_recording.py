@@ -53,6 +53,42 @@ def test_recordings_that_do_not_belong_together_are_refused(tmp_path: Path, at: 
         recording.read([written(tmp_path / "a", HEADER), written(tmp_path / "b", other)])
 
 
+def test_what_was_recorded_before_the_machine_booted_again_is_carried_over_to_its_clock(tmp_path: Path) -> None:
+    """The monotonic clock begins anew: what came first has the larger numbers."""
+    lanes = {"w": "write", "g": "read"}
+    old = ["h", 900_000, 1_000_000, "old", 1, "run", PERIOD, lanes]
+    new = ["h", 50, 2_000_000, "new", 2, "run", PERIOD, lanes]
+    blue = written(
+        tmp_path / "blue", ["h", 900_000, 1_000_000, "old", 1, "run", PERIOD, lanes],
+        ["a", "w", 0, 900_010, 900_011, 900_012, 0, None, None], ["m", 900_020, 1_000_020, "old", "before"],
+        new, ["a", "w", 1, 60, None, 61, 2003, None, None], ["m", 70, 2_000_020, "new", "after"], ["q", 99],
+    )  # fmt: skip
+    green = written(
+        tmp_path / "green", old, ["a", "g", 0, 900_030, 900_030, 900_031, 0, None, 900_010],
+        new, ["a", "g", 1, 62, 62, 63, 0, None, 900_010], ["a", "g", 2, 64, 64, 65, 0, None, 60],
+        ["a", "g", 3, 66, 66, 67, 0, None, 40],
+    )  # fmt: skip
+    found = recording.read([blue, green])
+    assert found.boots == 2
+    assert found.wall_offset == 1_999_950
+    assert found.phases == ((-999_930, "before"), (70, "after"))
+    assert [(a.seq, a.sent, a.connected, a.done) for a in found.lanes["w"]] == [
+        (0, -999_940, -999_939, -999_938), (1, 60, None, 61)
+    ]  # fmt: skip
+    assert [a.sent + found.wall_offset for a in found.lanes["w"]] == [1_000_010, 2_000_010]
+    assert [a.beat for a in found.lanes["g"]] == [-999_940, None, 60, None], "of the boot before, nothing is known"
+    assert not found.ended, "the prober of the first boot was killed"
+    assert recording.read([written(tmp_path / "one", old)]).boots == 1
+
+
+def test_two_machines_at_one_time_are_refused(tmp_path: Path) -> None:
+    old = ["h", 1000, 2000, "one", 1, "run", PERIOD, {"w": "write"}]
+    other = ["h", 10, 2500, "two", 1, "run", PERIOD, {"w": "write"}]
+    first = written(tmp_path / "a", old, ["a", "w", 0, 1600, 1600, 1601, 0, None, None])
+    with pytest.raises(RecordingError, match=r"2 boots \(one, two\), two of them at one time"):
+        recording.read([first, written(tmp_path / "b", other)])
+
+
 def test_nothing_known_is_an_error_not_a_zero(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="no prober has begun"):
         recording.read([written(tmp_path / "empty")])

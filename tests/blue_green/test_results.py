@@ -104,6 +104,14 @@ def test_an_attempt_that_no_probe_saw_blocks_and_the_others_are_measured(
     assert "write_downtime_s" not in document["figures"]
 
 
+def test_a_machine_that_booted_again_meanwhile_is_told(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = {"blue_write": probed(300), "blue_read": probed(300), "green_read": probed(300)}
+    kit.put("attempt_1", tried(1, 60, 20)["attempt_1"])
+    monkeypatch.setattr(recording, "read", lambda _: replace(recorded(lanes), boots=2))
+    document = results.measure(kit.services, NAME)
+    assert [(f["weight"], "booted 1 times" in f["text"]) for f in document["findings"]] == [("warning", True)]
+
+
 def test_an_outage_counts_for_one_attempt_only(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first was rolled back at 80 s, and its outage ended at 84 s; the second was called at 90 s."""
     lanes = {"blue_write": probed(200, [(70, 84), (92, 93)]), "blue_read": probed(200), "green_read": probed(200)}

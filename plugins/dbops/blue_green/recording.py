@@ -2,6 +2,7 @@
 
 A kill -9 of the prober or of whoever started it loses nothing that was written; a line that it tore is recognised and dropped. Times are
 nanoseconds of CLOCK_MONOTONIC, which every process of one machine shares until it boots again; each header ties them to the wall clock.
+What was written before the machine booted again is carried over to the clock of the last boot by the wall clock.
 
     ["h", monotonic, wall, boot, pid, run, period, {lane: kind}]          a prober began
     ["a", lane, seq, sent, connected, done, errno, server, beat]          an attempt ended; errno 0 = it succeeded
@@ -13,12 +14,13 @@ nanoseconds of CLOCK_MONOTONIC, which every process of one machine shares until 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,10 +72,12 @@ class Recording:
     """(monotonic ns, name) in order."""
     errors: dict[int, str]
     wall_offset: int
-    """Wall clock minus monotonic clock, ns, when the first prober began."""
+    """Wall clock minus monotonic clock, ns, when the first prober of the last boot began."""
     ended: bool
     """Every prober ended as it was told to; False when one was killed or still runs."""
     torn_lines: int = 0
+    boots: int = 1
+    """Boots of the machine that it spans. Nobody probed between them, and their times compare only as well as the wall clock was kept."""
 
     def phase_at(self, instant: int) -> str:
         """Name of the phase at a monotonic instant."""
@@ -129,7 +133,9 @@ def boot_id() -> str:
 @dataclass
 class _Lines:
     headers: list[list[Any]] = field(default_factory=list)
-    attempts: dict[str, list[Attempt]] = field(default_factory=dict)
+    attempts: dict[tuple[str, str], list[Attempt]] = field(default_factory=dict)
+    """By boot and lane."""
+    boot: str = ""
     servers: dict[int, str] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
     marks: list[list[Any]] = field(default_factory=list)
@@ -140,10 +146,12 @@ class _Lines:
         match line:
             case ["h", int(), int(), str(), int(), str(), int(), dict()]:
                 self.headers.append(line)
+                self.boot = line[3]
                 self.servers = {}  # numbers are a prober's own
             case ["a", str(lane), int(seq), int(sent), connected, int(done), int(errno), server, beat]:
                 known = None if server is None else self.servers[server]
-                self.attempts.setdefault(lane, []).append(Attempt(seq, sent, connected, done, errno, known, beat))
+                its = self.attempts.setdefault((self.boot, lane), [])
+                its.append(Attempt(seq, sent, connected, done, errno, known, beat))
             case ["s", int(number), str(text)]:
                 self.servers[number] = text
             case ["e", int(errno), str(text)]:
@@ -160,34 +168,74 @@ def read(paths: Iterable[Path]) -> Recording:
     """Read the recordings of one rehearsal (blue's and green's probers have a file each); they may still be written to.
 
     Raises:
-        RecordingError: a file is missing, empty, or damaged elsewhere than where a kill tears it; or they are not of one run and boot
+        RecordingError: a file is missing, empty, or damaged elsewhere than where a kill tears it; or they are not of one run and machine
     """
     files = [_lines(path) for path in paths]
     headers = [header for each in files for header in each.headers]
     if not headers:
         raise RecordingError("no prober has begun; start one, or name its file")
-    for what, at in (("boot", 3), ("run", 5)):
-        if len(found := {header[at] for header in headers}) > 1:
-            raise RecordingError(
-                f"recordings of {len(found)} {what}s ({', '.join(sorted(found))}); read those of one {what}"
-            )
+    if len(found := {header[5] for header in headers}) > 1:
+        raise RecordingError(f"recordings of {len(found)} runs ({', '.join(sorted(found))}); read those of one run")
+    boots = _boots(files, headers)
+    last = boots[-1].header
     attempts: dict[str, list[Attempt]] = {}
-    for each in files:
-        for lane, its in each.attempts.items():
-            attempts.setdefault(lane, []).extend(its)
-    first = min(headers, key=lambda header: header[1])
-    phases = sorted((_instant(m, first), m[4]) for each in files for m in each.marks)
+    for boot in boots:
+        for lane, its in boot.attempts:
+            attempts.setdefault(lane, []).extend(its if len(boots) == 1 else boot.carried_over(its, last, boots[0]))
+    phases = sorted((_instant(m, last), m[4]) for each in files for m in each.marks)
     return Recording(
-        run=first[5],
+        run=last[5],
         period=max(header[6] for header in headers),
         lanes={lane: tuple(sorted(its, key=lambda a: (a.sent, a.seq))) for lane, its in attempts.items()},
         kinds={lane: kind for header in headers for lane, kind in header[7].items()},
         phases=tuple(phases),
         errors={errno: text for each in files for errno, text in each.errors.items()},
-        wall_offset=first[2] - first[1],
+        wall_offset=last[2] - last[1],
         ended=sum(each.ends for each in files) == len(headers),
         torn_lines=sum(each.torn for each in files),
+        boots=len(boots),
     )
+
+
+@dataclass(frozen=True)
+class _Boot:
+    """What was recorded between two boots; `header` is of the prober that began first."""
+
+    header: list[Any]
+    attempts: list[tuple[str, list[Attempt]]]
+
+    def wall_ends(self) -> tuple[int, int]:
+        """First and last instant by the wall clock, ns."""
+        offset = self.header[2] - self.header[1]
+        return self.header[2], offset + max((a.done for _, its in self.attempts for a in its), default=self.header[1])
+
+    def carried_over(self, its: Iterable[Attempt], last: Sequence[Any], first: _Boot) -> Iterator[Attempt]:
+        """The attempts on the clock of the last boot. A beat of a boot before means nothing on this one's clock, and becomes unknown."""
+        shift, since = (self.header[2] - self.header[1]) - (last[2] - last[1]), self.header[1]
+        for each in its:
+            is_ours = each.beat is not None and (self is first or since <= each.beat <= each.done)
+            yield replace(
+                each, sent=each.sent + shift, done=each.done + shift,
+                connected=None if each.connected is None else each.connected + shift,
+                beat=each.beat + shift if is_ours and each.beat is not None else None,
+            )  # fmt: skip
+
+
+def _boots(files: Sequence[_Lines], headers: Sequence[list[Any]]) -> list[_Boot]:
+    """Boots in their order. Raises RecordingError when two were up at once: then they are two machines, whose clocks nobody compares."""
+    found = []
+    for boot in {header[3] for header in headers}:
+        first = min((header for header in headers if header[3] == boot), key=lambda header: header[1])
+        its = [(lane, a) for each in files for (of, lane), a in each.attempts.items() if of == boot]
+        found.append(_Boot(first, its))
+    found.sort(key=lambda boot: boot.wall_ends())
+    for before, after in itertools.pairwise(found):
+        if before.wall_ends()[1] >= after.wall_ends()[0]:
+            names = ", ".join(sorted(boot.header[3] for boot in found))
+            raise RecordingError(
+                f"recordings of {len(found)} boots ({names}), two of them at one time: every task of a rehearsal must run on one machine"
+            )
+    return found
 
 
 def _instant(mark: Sequence[Any], header: Sequence[Any]) -> int:

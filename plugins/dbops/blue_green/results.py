@@ -39,6 +39,13 @@ def measure(services: Services, name: str) -> dict[str, Any]:
     seen = recording.read([path for path in recording_paths(services, name).values() if path.exists()])
     downtime: dict[str, dict[str, Any]] = {}
     found: list[Finding] = []
+    if seen.boots > 1:
+        found.append(
+            Finding(
+                "measured", "warning",
+                f"the worker's machine booted {seen.boots - 1} times: nobody probed meanwhile, and times before it are by the wall clock",
+            )
+        )  # fmt: skip
     for number, (since, until) in spans(seen, steps).items():
         rows = downtime[str(number)] = {}
         for what, lane in (*MEASURES, *([READER] if READER_LANE in seen.kinds else [])):
