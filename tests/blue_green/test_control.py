@@ -18,7 +18,8 @@ Answers = dict[str, Any]
 CLUSTER = {
     "DBClusterIdentifier": "blue", "DbClusterResourceId": "cluster-1", "DBClusterArn": f"{PREFIX}:cluster:blue", "Status": "available",
     "Engine": "aurora-mysql", "EngineVersion": OLD, "EngineMode": "provisioned", "DBClusterParameterGroup": "blue-pg",
-    "BackupRetentionPeriod": 1, "BacktrackWindow": 0, "TagList": TAGS, "AssociatedRoles": [], "DeletionProtection": False,
+    "BackupRetentionPeriod": 1, "BacktrackWindow": 0,
+    "MasterUsername": "root", "TagList": TAGS, "AssociatedRoles": [], "DeletionProtection": False,
     "DBClusterMembers": [
         {"DBInstanceIdentifier": "blue-1", "IsClusterWriter": True, "DBClusterParameterGroupStatus": "in-sync"},
         {"DBInstanceIdentifier": "blue-2", "IsClusterWriter": False, "DBClusterParameterGroupStatus": "in-sync"},
@@ -66,6 +67,7 @@ GOOD: Answers = {
     "describe_db_cluster_snapshots": {
         "DBClusterSnapshots": [{
             "Status": "available", "Engine": "aurora-mysql", "EngineVersion": OLD, "AllocatedStorage": 80, "EngineMode": "provisioned",
+            "MasterUsername": "root",
             "DBClusterSnapshotIdentifier": "nightly", "DBClusterSnapshotArn": f"{PREFIX}:cluster-snapshot:nightly", "TagList": [],
         }]
     },
@@ -115,7 +117,7 @@ def changed(call: str, key: str, **fields: Any) -> Rds:
 
 
 def spending(rds: Any, name: str = NAME, **more: Any) -> dict[str, Result]:
-    return {result.id: result for result in control.before_spending(rds, rds_kit.spec(**more), name=name)}
+    return {result.id: result for result in control.before_spending(rds, rds_kit.spec(**more), name=name, login="root")}
 
 
 def creating(rds: Any, group: str = "green-pg", **more: Any) -> dict[str, Result]:
@@ -162,6 +164,8 @@ SPENDING: list[tuple[str, Rds, dict[str, Any], str]] = [
     ("sourceAvailable", changed("describe_db_cluster_snapshots", "DBClusterSnapshots", Status="creating"), SNAPSHOT, "status creating"),
     ("sourceAvailable", changed("describe_db_cluster_snapshots", "DBClusterSnapshots", Engine="mysql"), SNAPSHOT, "not aurora-mysql"),
     ("sourceAvailable", changed("describe_db_clusters", "DBClusters", EngineMode="serverless"), CLONE, "engine mode serverless"),
+    ("masterUser", changed("describe_db_cluster_snapshots", "DBClusterSnapshots", MasterUsername="admin"), SNAPSHOT, "is 'root'"),
+    ("masterUser", changed("describe_db_clusters", "DBClusters", MasterUsername="admin"), CLONE, "is 'root'"),
     ("upgradeTarget", Rds(), {"target": {"engine_version": "8.0.mysql_aurora.3.99.0"}}, f"valid targets of {OLD}: 8.0.mysql"),
     ("orderableClass", Rds(describe_orderable_db_instance_options=lambda given: (
         {"OrderableDBInstanceOptions": []} if given["EngineVersion"] == NEW else GOOD["describe_orderable_db_instance_options"](given)
@@ -197,6 +201,13 @@ def _missing(given: dict[str, Any]) -> dict[str, Any]:
     if "DBClusterSnapshotIdentifier" in given:
         raise AwsError("DBClusterSnapshotNotFoundFault")
     return {"DBClusterSnapshots": []}
+
+
+def test_a_source_of_which_aws_tells_no_master_user_is_asked_when_blue_stands() -> None:
+    rds = changed("describe_db_cluster_snapshots", "DBClusterSnapshots", MasterUsername="")
+    assert spending(rds, **SNAPSHOT)["masterUser"].verdict == "not applicable"
+    found = {r.id: r for r in control.before_spending(Rds(), rds_kit.spec(**SNAPSHOT), name=NAME)}
+    assert found["masterUser"].verdict == "unknown", "a connection without a login"
 
 
 def test_a_version_that_aws_does_not_know_is_an_error() -> None:

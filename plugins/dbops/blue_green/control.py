@@ -50,6 +50,12 @@ BEFORE_SPENDING = (
         "correct source of the spec, or wait until it is available",
     ),
     Check(
+        "masterUser",
+        "error",
+        "the login of the spec's connection is the master user of what blue is made from, whose name nobody can change",
+        "correct the login of the connection",
+    ),
+    Check(
         "upgradeTarget",
         "error",
         "the target version is a ValidUpgradeTarget of the source version",
@@ -166,15 +172,16 @@ def require_known_overrides(overrides: Mapping[str, str]) -> None:
     preflight.require_overrides(overrides, [check.id for check in (*CHECKS, *preflight.CHECKS)])
 
 
-def before_spending(rds: Any, spec: RehearsalSpec, *, name: str = "") -> list[Result]:
+def before_spending(rds: Any, spec: RehearsalSpec, *, name: str = "", login: str = "") -> list[Result]:
     """Everything that can be asked before anything is created.
 
     Args:
         rds: client
         spec: the rehearsal; its overrides are applied
         name: of this rehearsal, with which the names of all that it will make begin
+        login: user of the spec's connection
     """
-    return _run(_BeforeSpending(rds, spec, name), BEFORE_SPENDING, spec)
+    return _run(_BeforeSpending(rds, spec, name, login), BEFORE_SPENDING, spec)
 
 
 def before_creating(rds: Any, spec: RehearsalSpec, identifier: str, *, target_group: str = "") -> list[Result]:
@@ -223,8 +230,8 @@ def _snake(check_id: str) -> str:
 
 
 class _BeforeSpending:
-    def __init__(self, rds: Any, spec: RehearsalSpec, name: str) -> None:
-        self.rds, self.spec, self.name = rds, spec, name
+    def __init__(self, rds: Any, spec: RehearsalSpec, name: str, login: str = "") -> None:
+        self.rds, self.spec, self.name, self.login = rds, spec, name, login
 
     @cached_property
     def source(self) -> Mapping[str, Any]:
@@ -276,6 +283,14 @@ class _BeforeSpending:
         if (mode := source.get("EngineMode", "provisioned")) != "provisioned":
             found.append((self.spec.source.kind, f"engine mode {mode}"))
         return found
+
+    def master_user(self) -> Found | None:
+        """Not applicable where AWS does not tell it of the source; blue itself is asked as soon as it stands."""
+        if isinstance(self.spec.source, Synthetic) or not (master := self.source.get("MasterUsername")):
+            return None
+        if not self.login:
+            raise NotAskedError(f"connection {self.spec.connection} has no login")
+        return [] if master == self.login else [(str(master), f"login of {self.spec.connection} is {self.login!r}")]
 
     def upgrade_target(self) -> Found:
         source, target = str(self.source["EngineVersion"]), self.spec.target.engine_version

@@ -170,7 +170,7 @@ def plan(services: Services, name: str) -> dict[str, Any]:
     rails.require_budget(priced, spec)
     if "provision" not in {phase for _, phase in journal.phases()}:  # else this run has begun to make it
         rails.require_free(services.rds, name)
-    found = control.before_spending(services.rds, spec, name=name)
+    found = control.before_spending(services.rds, spec, name=name, login=services.login[0])
     document = {
         "source": {"gigabytes": size, "version": version},
         "estimate": _cost(priced),
