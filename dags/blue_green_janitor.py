@@ -3,7 +3,8 @@
 
 Removes what rehearsals left behind: everything that carries the tag `dbops:rehearsal` and whose `dbops:expires-at` has passed, in the
 account and region of every spec under `include/specs/blue_green`. It looks each resource up by its resource id and reads its tags anew just
-before it deletes it. A tagged resource whose expiry cannot be read is reported, not deleted.
+before it deletes it. A tagged resource whose expiry cannot be read is reported, not deleted. What the probes of a rehearsal wrote
+(`DBOPS_RECORDINGS` of the machine that this task runs on) is unlinked 30 days after it ended and expired; its figures stay in the store.
 
 | parameter | meaning |
 |---|---|

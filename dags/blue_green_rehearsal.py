@@ -35,6 +35,8 @@ the red task, and it goes on. Every task must run on one machine, because probes
 - `gate` red: lag, an open transaction or DDL stood in the way for too long; each is named. Nothing was switched.
 - `switchover` red: the worker or the connection was lost. AWS goes on by itself, and
   the teardown waits for its end. A task that is tried again looks, and does not call again.
+- `examine` says REFUSED: AWS did not begin the attempt, and says why. The next rung goes on behind a gate of its own;
+  clear `gate` to try the same one again.
 - `examine` red, "is stuck": members ended differently. Look at the deployment in the RDS console; the old side still has every row.
 - `teardown` red: it lists what is left and what an hour of it costs. Clear it; `blue_green_janitor` tries again when it is expired.
 - A NO-GO is not a failure: the run is green, and the report has the reasons.

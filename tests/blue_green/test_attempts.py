@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dbops.blue_green import acknowledged, attempt, attempts, checks, recording, switchover
+from dbops.blue_green import acknowledged, attempt, attempts, checks, companion, recording, switchover
 from dbops.blue_green import blue as blue_side
 from dbops.blue_green.steps import StepError
 from dbops.blue_green.switchover import Event, Outcome
@@ -221,6 +221,26 @@ def test_lost_writes_and_none_at_all_are_told(kit: Kit, monkeypatch: pytest.Monk
     assert verified(kit, monkeypatch) == ["no write was acknowledged, so nothing is proven about lost writes"]
 
 
+def test_tags_and_roles_that_did_not_come_along_are_told(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    callable_kit(kit, monkeypatch, Once(kit))
+    before = {
+        "TagList": [
+            {"Key": "team", "Value": "shop"},
+            {"Key": "cost", "Value": "7"},
+            {"Key": "aws:stack", "Value": "x"},
+        ],
+        "AssociatedRoles": [{"RoleArn": "arn:aws:iam::1:role/load", "FeatureName": "s3Import"}],
+    }
+    monkeypatch.setattr(blue_side, "describe", lambda *_: before)
+    attempts.call(kit.services, NAME, 1)
+    assert verified(kit, monkeypatch) == []
+    monkeypatch.setattr(blue_side, "describe", lambda *_: {"TagList": [{"Key": "team", "Value": "other"}]})
+    assert verified(kit, monkeypatch) == [
+        "tags of blue that the new production lacks: cost=7, team=shop",
+        "IAM roles of blue that the new production lacks: arn:aws:iam::1:role/load s3Import",
+    ]
+
+
 class Once:
     """RDS whose switchover is counted; `then` happens after AWS has taken the call."""
 
@@ -305,6 +325,73 @@ def test_a_switchover_that_somebody_else_has_called_is_followed(kit: Kit, monkey
     callable_kit(kit, monkeypatch, once)
     attempts.call(kit.services, NAME, 1)
     assert (once.called, attempts.was_called(kit.journal, 1)) == (0, True)
+
+
+def refused_by_aws() -> Exception:
+    from botocore.exceptions import ClientError
+
+    answer = {
+        "Error": {"Code": "InvalidBlueGreenDeploymentStateFault", "Message": "it is being modified"},
+        "ResponseMetadata": {"HTTPStatusCode": 400, "RetryAttempts": 0},
+    }
+    return ClientError(answer, "SwitchoverBlueGreenDeployment")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("then", "status", "called", "said"),
+    [
+        (refused_by_aws(), "AVAILABLE", 1, "it is being modified"),
+        (None, "INVALID_CONFIGURATION", 0, "is INVALID_CONFIGURATION"),
+    ],
+)
+def test_what_aws_does_not_begin_ends_the_attempt_and_is_not_called_again_behind_an_old_gate(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, then: Exception | None, status: str, called: int, said: str
+) -> None:
+    once = Once(kit, then, status)
+    asked = callable_kit(kit, monkeypatch, once)
+    monkeypatch.setattr(attempts, "release", lambda *_: asked.append("release"))
+    for _ in range(2):  # a task that is tried again
+        assert attempts.call(kit.services, NAME, 1) is None
+    assert once.called == called
+    assert asked == ["rails cluster", "rails deployment", "hold", "release"]
+    document = attempts.examine(kit.services, NAME, 1)
+    assert (document["outcome"], document["duration_s"]) == ("REFUSED", 0.0)
+    assert said in document["reason"]
+    assert [f["weight"] for f in document["findings"]] == ["warning"]
+    assert attempts.is_due(kit.journal, 2), "the next rung has a gate of its own"
+    advice = attempts.conclude_ladder(kit.services, NAME)
+    assert advice["recommended_s"] is None
+    assert [f["weight"] for f in advice["findings"]] == ["warning", "blocker"]
+
+
+def test_a_refused_attempt_is_called_again_once_its_gate_has_opened_again(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = Once(kit, refused_by_aws())
+    callable_kit(kit, monkeypatch, once)
+    assert attempts.call(kit.services, NAME, 1) is None
+    attempts.examine(kit.services, NAME, 1)
+    once.then = None
+    monkeypatch.setattr(attempts.probes, "is_running", lambda _: True)
+    monkeypatch.setattr(attempts, "obstacles", lambda *_: [])
+    attempts.gate(kit.services, NAME, 1)
+    memory = attempts.call(kit.services, NAME, 1)
+    assert memory is not None
+    assert (once.called, memory.outcome) == (2, "WAITING")
+    with pytest.raises(StepError, match="not over"):
+        attempts.examine(kit.services, NAME, 1)
+
+
+def test_a_fault_whose_process_has_died_is_not_waited_for(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_fault = {**kit.journal.require("begin")["spec"], "faults": [{"attempt": 1, "kind": "long_transaction"}]}
+    kit.put("begin", {**kit.journal.require("begin"), "spec": with_fault})
+    monkeypatch.setattr(attempts.arms, "start", lambda settings: settings.path.touch())
+    monkeypatch.setattr(attempts.witness, "start", lambda _: pytest.fail("there is nothing to watch"))
+    monkeypatch.setattr(attempts.holders, "in_the_way", lambda *_: [])
+    began = kit.clock()
+    with pytest.raises(companion.CompanionError, match="ended before it was"):
+        attempts.hold(kit.services, NAME, 1)
+    assert kit.clock() == began
 
 
 def test_the_ladder_recommends_from_what_was_examined(kit: Kit) -> None:

@@ -10,7 +10,7 @@ import yaml
 from airflow.sdk.exceptions import AirflowSkipException
 from conftest import ROOT
 
-from dbops.blue_green import operators, waits
+from dbops.blue_green import attempts, operators, waits
 from dbops.blue_green.spec import RehearsalSpec
 from dbops.operators import Stopped
 from tests.blue_green.steps_kit import NAME, Kit
@@ -92,6 +92,18 @@ def test_killing_a_switchover_calls_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(operators, "build_services", never)
     operators.SwitchoverOperator(task_id="switchover", number=1, deferrable=False).on_kill()
+
+
+def test_a_switchover_that_aws_did_not_begin_ends_its_task_without_a_retry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kit = Kit(tmp_path)
+    switchover = operators.SwitchoverOperator(task_id="switchover", number=1, deferrable=True)
+    for name, value in (("chosen_spec", kit.spec), ("services", kit.services), ("name", NAME)):
+        monkeypatch.setattr(switchover, name, lambda *_, value=value: value)
+    monkeypatch.setattr(attempts, "call", lambda *_: None)
+    monkeypatch.setattr(waits, "await_switchover", lambda *_: pytest.fail("there is nothing to wait for"))
+    assert switchover.execute({}) == "REFUSED"  # type: ignore[typeddict-item]
 
 
 def test_recordings_are_in_one_folder_for_every_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

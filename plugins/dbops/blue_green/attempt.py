@@ -41,6 +41,10 @@ class AttemptError(RuntimeError):
     """The switchover was not called, or there is nothing to look at; the text says why and what to do."""
 
 
+class RefusedError(AttemptError):
+    """No switchover was begun: AWS refused the call, or the deployment is in no state in which it would take it."""
+
+
 class Keeper(Protocol):
     """Keeps one JSON document durably: `save` has written it when it returns."""
 
@@ -90,7 +94,8 @@ def begin(
         confirmations: answers in a row that an outcome needs
 
     Raises:
-        AttemptError: it was not called (the deployment is missing or not ready, AWS refused), or the note is of something else
+        RefusedError: it was not called because the deployment is not ready, or AWS says that it did nothing
+        AttemptError: it was not called because the deployment is missing, or the note is of something else
         ValueError: the timeout is not one that AWS takes
         Exception: of the client, when the deployment could not be asked about; nothing was called
     """
@@ -109,7 +114,7 @@ def begin(
     attempt = _call(rds, attempt)
     keeper.save(dump(attempt))
     if attempt.called == "refused":
-        raise AttemptError(
+        raise RefusedError(
             f"AWS did not begin the switchover of {deployment_id}: {attempt.error}; repeat it when the cause is gone"
         )
     return attempt.memory
@@ -311,7 +316,7 @@ def _note(
     status = str(head.get("Status") or "")
     if allowed is not None and status not in allowed:
         details = f" ({head['StatusDetails']})" if head.get("StatusDetails") else ""
-        raise AttemptError(
+        raise RefusedError(
             f"deployment {deployment_id} is {status or 'without a status'}{details}, so it was not switched over; "
             f"wait until it and its members are AVAILABLE"
         )

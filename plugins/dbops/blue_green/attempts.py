@@ -16,6 +16,7 @@ from dbops.blue_green import (
     arms,
     attempt,
     checks,
+    companion,
     findings,
     holders,
     ladder,
@@ -50,6 +51,8 @@ from dbops.blue_green.steps import (
 GRACE_S = 900
 """So long after its timeout a switchover whose end is not certain counts as stuck."""
 LAG_BEFORE = 60 * recording.SECOND
+REFUSED = "REFUSED"
+"""Outcome of an attempt that AWS did not begin; no timeout was tried by it."""
 FAULT_SPARE_S = 60
 """A fault outlives the timeout, and what the gate tolerates, by so much, and then ends by itself."""
 
@@ -98,6 +101,11 @@ def was_called(journal: Journal, number: int) -> bool:
     return document is not None and attempt.load(document).called != "refused"
 
 
+def refusal(journal: Journal, number: int) -> dict[str, Any] | None:
+    """When and why AWS did not begin this attempt; None while it may be called, or was."""
+    return None if was_called(journal, number) else journal.get(f"refused_{number}") or None
+
+
 def gate(services: Services, name: str, number: int) -> dict[str, Any]:
     """Wait until green is close and nobody stands in the way; the document says what was waited for.
 
@@ -125,6 +133,8 @@ def gate(services: Services, name: str, number: int) -> dict[str, Any]:
                 "Nothing was switched. Ask the owners to end what is named, or raise the limits in the spec"
             )
         services.sleep(min(services.poll_s, 1.0))
+    if refusal(journal, number) is not None:  # somebody has cleared this task, to have it called again
+        journal.put(f"refused_{number}", {}, services.now())
     document = {"passed": True, "waited_s": (services.now() - began).total_seconds(), "waited_for": sorted(waited)}
     journal.put(f"gate_{number}", document, services.now())
     return document
@@ -149,8 +159,11 @@ def obstacles(services: Services, name: str) -> list[str]:
     return found + [f"{h.kind}: {h}" for h in standing]
 
 
-def call(services: Services, name: str, number: int) -> switchover.Memory:
+def call(services: Services, name: str, number: int) -> switchover.Memory | None:
     """Ask for the switchover, once: a repeated step finds the memory and only looks.
+
+    None: AWS did not begin it. That ends the attempt, as what the gate saw is of a moment ago only: the next rung has a gate of
+    its own, and this one is called again when its gate has been.
 
     Raises:
         RailError: blue or the deployment is not this rehearsal's
@@ -158,6 +171,8 @@ def call(services: Services, name: str, number: int) -> switchover.Memory:
     journal = services.journal(name)
     spec, blue = spec_of(journal), blue_of(journal)
     keeper = Kept(journal, number, services.now())
+    if refusal(journal, number) is not None:
+        return None
     if not was_called(journal, number):
         rails.require_ours(services.rds, blue_side.kind_of(spec), blue.resource_id, name, services.now())
         rails.require_ours(services.rds, "deployment", journal.require("deployment")["id"], name, services.now())
@@ -168,10 +183,16 @@ def call(services: Services, name: str, number: int) -> switchover.Memory:
             )
             seen = replace(holders.evidence(conn), tables=tables)
         journal.put(f"evidence_{number}", asdict(seen), services.now())
+        if (head := blue_side.describe(services.rds, blue.identifier, spec.form == "cluster")) is not None:
+            journal.put("carried", _carried(head), services.now())
         mark(services, name, f"attempt {number}")
-    return attempt.begin(
-        services.once, keeper, journal.require("deployment")["id"], spec.ladder[number - 1], GRACE_S, services.now()
-    )
+    deployment, timeout_s = journal.require("deployment")["id"], spec.ladder[number - 1]
+    try:
+        return attempt.begin(services.once, keeper, deployment, timeout_s, GRACE_S, services.now())
+    except attempt.RefusedError as error:
+        journal.put(f"refused_{number}", {"at": services.now().isoformat(), "reason": str(error)}, services.now())
+        release(services, name)
+        return None
 
 
 def look(services: Services, name: str, number: int) -> switchover.Memory:
@@ -197,15 +218,24 @@ def hold(services: Services, name: str, number: int) -> None:
             )
         )  # fmt: skip
     if trouble is not None:
-        _await_fault(services, blue, spec.gate.max_transaction_s)
+        _await_fault(services, blue, spec.gate.max_transaction_s, files["arms"])
     witness.start(witness.Settings(path=files["witness"], endpoint=endpoint, max_seconds=seconds + GRACE_S))
 
 
-def _await_fault(services: Services, blue: Side, age_s: int) -> None:
-    """Wait until the fault is as old as what the gate holds back: a young transaction is cut by the switchover, and delays nothing."""
+def _await_fault(services: Services, blue: Side, age_s: int, arms_file: Path) -> None:
+    """Wait until the fault is as old as what the gate holds back: a young transaction is cut by the switchover, and delays nothing.
+
+    Raises:
+        companion.CompanionError: the process that holds it has ended, so it will never be as old; repeating the step begins it anew
+    """
     wait = services.waiting("the fault of the spec")
     with closing(services.connect(blue.address)) as conn:
         while not holders.in_the_way(conn, age_s):
+            if not companion.is_running(arms_file):
+                raise companion.CompanionError(
+                    f"the process that held the fault of the spec ended before it was {age_s} s old: "
+                    f"{companion.tail(companion.log_path(arms_file))}; nothing was switched, clear this task"
+                )
             wait()
 
 
@@ -225,6 +255,8 @@ def release(services: Services, name: str) -> None:
 def examine(services: Services, name: str, number: int) -> dict[str, Any]:
     """What the attempt shows, and the proof of the state that it left. A rolled-back blue must be as it was."""
     journal = services.journal(name)
+    if (refused := refusal(journal, number)) is not None:
+        return _examine_refused(services, journal, number, refused)
     kept = attempt.load(journal.require(f"memory_{number}"))
     memory = kept.memory
     if not memory.is_over:
@@ -259,6 +291,21 @@ def examine(services: Services, name: str, number: int) -> dict[str, Any]:
         [asdict(cause) for cause in ladder.causes(_attempt(document))] if memory.outcome == "ROLLED_BACK" else []
     )
     document["findings"] = findings.documents(found)
+    journal.put(f"attempt_{number}", document, services.now())
+    return document
+
+
+def _examine_refused(services: Services, journal: Journal, number: int, refused: Mapping[str, Any]) -> dict[str, Any]:
+    """The attempt that was none: what AWS said, and nothing else."""
+    timeout_s, reason = spec_of(journal).ladder[number - 1], str(refused["reason"])
+    told = Finding(
+        "ladder", "warning", f"attempt {number}: AWS began nothing, so {timeout_s} s was not tried: {reason}"
+    )
+    document = {
+        "timeout_s": timeout_s, "outcome": REFUSED, "reason": reason, "duration_s": 0.0, "members": [], "events": [],
+        "called_at": _aware(datetime.fromisoformat(refused["at"])).isoformat(), "evidence": {}, "phases": [], "causes": [],
+        "findings": findings.documents([told]),
+    }  # fmt: skip
     journal.put(f"attempt_{number}", document, services.now())
     return document
 
@@ -399,6 +446,7 @@ def verify(services: Services, name: str) -> dict[str, Any]:
         (not refusal, f"the old side {old.identifier} accepts writes"),
     ]
     found = [Finding("verify", "blocker", text) for wrong, text in facts if wrong]
+    found += _not_carried(journal.get("carried"), _carried(seen))
     coordinates = [e["message"] for n in range(1, len(spec.ladder) + 1) for e in (journal.get(f"attempt_{n}") or {}).get("events", ())
                    if "Binary log coordinates" in e["message"]]  # fmt: skip
     document = {
@@ -408,6 +456,22 @@ def verify(services: Services, name: str) -> dict[str, Any]:
     }  # fmt: skip
     journal.put("verify", document, services.now())
     return document
+
+
+def _carried(head: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What is attached to blue's name, not to its data, and has to be attached to the new production as well."""
+    tags = [f"{tag['Key']}={tag['Value']}" for tag in head.get("TagList") or ()]
+    roles = [f"{role['RoleArn']} {role.get('FeatureName') or ''}".strip() for role in head.get("AssociatedRoles") or ()]
+    return {"tags": sorted(tag for tag in tags if not tag.startswith("aws:")), "IAM roles": sorted(roles)}
+
+
+def _not_carried(before: Mapping[str, list[str]] | None, now: Mapping[str, list[str]]) -> list[Finding]:
+    lost = {what: sorted(set(each) - set(now[what])) for what, each in (before or {}).items()}
+    return [
+        Finding("verify", "warning", f"{what} of blue that the new production lacks: {', '.join(missing)}")
+        for what, missing in lost.items()
+        if missing
+    ]
 
 
 def _old_side(services: Services, journal: Journal, blue: Side, is_cluster: bool) -> tuple[Side, bool]:

@@ -114,6 +114,8 @@ def log_path(path: Path) -> Path:
 
 def tail(log: Path) -> str:
     """The end of a log on one line."""
+    if not log.exists():
+        return "it has no log"
     return " ".join(log.read_text(errors="replace").split())[-800:] or "its log is empty"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from dbops.blue_green.switchover import MAX_TIMEOUT_S, Outcome
 
@@ -35,7 +36,7 @@ class Attempt:
     """One rung: SwitchoverTimeout, how it ended, seconds from the call to its end, AWS's reason, and what was seen."""
 
     timeout_s: int
-    outcome: Outcome
+    outcome: Outcome | Literal["REFUSED"]
     duration_s: float
     reason: str = ""
     evidence: Evidence = Evidence()

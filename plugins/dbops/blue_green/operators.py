@@ -300,6 +300,7 @@ class AwaitGreenOperator(_WaitingOperator):
         with self.explained(spec, STANDING, CLEAR):
             services = self.services(context, spec)
             if self.deferrable:
+                waits.adopt_early(services, self.name(context))
                 self.defer(trigger=waits.green_trigger(services, self.name(context), spec), method_name="available")
             waits.await_green(services, self.name(context))
         self.available(context)
@@ -379,13 +380,15 @@ class SwitchoverOperator(_AttemptOperator):
     """Ask for the switchover, once, and look until it is over. Killing the task does nothing to AWS."""
 
     def execute(self, context: Context) -> str:
-        """How it ended. A roll-back is a result, not a failure."""
+        """How it ended. A roll-back is a result, not a failure, and so is what AWS did not begin: repeating it would take a new gate."""
         from dbops.blue_green import attempts, waits
 
         spec = self.chosen_spec(context)
         with self.explained(spec, f"{STANDING} {UNHARMED}", CLEAR):
             services, name = self.services(context, spec), self.name(context)
             memory = attempts.call(services, name, self.number)
+            if memory is None:
+                return attempts.REFUSED
             self._wait_on(services, name, spec, memory)
             return waits.await_switchover(services, name, self.number).outcome
 

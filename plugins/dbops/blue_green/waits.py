@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from dbops import asking
-from dbops.blue_green import attempt, attempts, janitor, readiness, results, steps, switchover, teardown
+from dbops.blue_green import (
+    attempt,
+    attempts,
+    companion,
+    janitor,
+    readiness,
+    resources,
+    results,
+    steps,
+    switchover,
+    teardown,
+)
 from dbops.blue_green.rails import RailError
 from dbops.blue_green.readiness import Readiness
 from dbops.blue_green.spec import RehearsalSpec
 from dbops.blue_green.steps import Services, StepError
 
 TEARDOWN_DEADLINE = timedelta(hours=2)
+KEEP_RECORDINGS = timedelta(days=30)
+"""So long after a rehearsal ended and expired, what its probes wrote is kept: the figures stay in the store for ever."""
+_OF_REHEARSAL = re.compile(r"(?P<name>dbops-.+)-(?:blue|green|arms|witness)\.jsonl(?:\.(?:log|stop))?")
 GREEN_LOOKS = 2000
 """Looks at a deployment that is being created before the trigger gives it back to its task."""
 
@@ -40,9 +56,14 @@ def await_green(services: Services, name: str) -> None:
         keep_green(services, name, readiness.dump(state))
         if state.is_over:
             return require_green(state)
-        with suppress(RailError):  # tags of a deployment are not shown at once
-            steps.adopt(services, name)
+        adopt_early(services, name)
         wait()
+
+
+def adopt_early(services: Services, name: str) -> None:
+    """Tag what AWS has made of green by now: should everything here end, the janitor finds it."""
+    with suppress(RailError):  # tags of a deployment are not shown at once
+        steps.adopt(services, name)
 
 
 def keep_green(services: Services, name: str, state: Mapping[str, Any]) -> None:
@@ -113,18 +134,52 @@ def tear_down(services: Services, name: str) -> dict[str, Any]:
 
 
 def sweep(services: Services, *, dry_run: bool, say: Callable[[str], None]) -> list[str]:
-    """Remove what is expired in one account and region; returns what is left, and what cannot be told, in words."""
+    """Remove what is expired in one account and region; returns what is left, and what cannot be told, in words.
+
+    What their probes wrote on this machine goes when it is long over.
+    """
     found = janitor.expired(services.rds, services.now())
     for name, standing in found.rehearsals.items():
         say(f"expired: {name}: {', '.join(map(str, standing))}")
     doubtful = [f"{each}: its name or expiry cannot be read" for each in found.doubtful]
-    if dry_run:
-        return doubtful
-    swept = janitor.sweep(services.rds, services.now, _pause(services), TEARDOWN_DEADLINE)
-    for name, removal in swept.removals.items():
-        say(f"removed of {name}: {', '.join(map(str, removal.removed)) or 'nothing'}")
-        doubtful += [f"{name}: {error}" for error in (*map(str, removal.left), *removal.errors)]
+    if not dry_run:
+        swept = janitor.sweep(services.rds, services.now, _pause(services), TEARDOWN_DEADLINE)
+        for name, removal in swept.removals.items():
+            say(f"removed of {name}: {', '.join(map(str, removal.removed)) or 'nothing'}")
+            doubtful += [f"{name}: {error}" for error in (*map(str, removal.left), *removal.errors)]
+    try:
+        forget_recordings(services, dry_run=dry_run, say=say)
+    except OSError as error:
+        doubtful.append(f"recordings: {error}")
     return doubtful
+
+
+def forget_recordings(services: Services, *, dry_run: bool, say: Callable[[str], None]) -> None:
+    """Unlink what probes and their companions wrote for rehearsals of this account and region of which nothing stands any more.
+
+    Files whose rehearsal is not in the store stay: somebody else's are none of ours.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in sorted(services.recordings.glob("dbops-*")):
+        if named := _OF_REHEARSAL.fullmatch(path.name):
+            files.setdefault(named["name"], []).append(path)
+    over = [name for name in files if _is_long_over(services, name)]
+    standing = {each.rehearsal for each in resources.found(services.rds)} if over else set()
+    for name in over:
+        if name in standing or any(companion.is_running(path) for path in files[name]):
+            continue
+        say(f"recordings of {name}: {len(files[name])} files")
+        for path in files[name] if not dry_run else ():
+            path.unlink(missing_ok=True)
+
+
+def _is_long_over(services: Services, name: str) -> bool:
+    journal, limit = services.journal(name), services.now() - KEEP_RECORDINGS
+    documents = journal.steps()
+    if "begin" not in documents or steps.spec_of(journal).placement.region != services.rds.meta.region_name:
+        return False
+    last = max(at for at, _ in journal.phases())
+    return "teardown" in documents and last < limit and steps.expires_at(journal) < limit
 
 
 def _pause(services: Services) -> Callable[[], None]:
