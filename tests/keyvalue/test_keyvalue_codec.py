@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from boto3.dynamodb.types import TypeDeserializer
+from cdc_apply import values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,7 +74,7 @@ def test_decimals_of_every_precision(digits: int, data: st.DataObject) -> None:
 def test_decimals_at_the_ends() -> None:
     nines = Decimal("9" * 35 + "." + "9" * 30)
     assert round_trip(codec("decimal(65,30)"), nines.copy_negate()) == nines.copy_negate()  # - rounds to 28 digits
-    assert codec("decimal(65,30)").encode(Decimal("0E-30")) == {"S": "0"}
+    assert codec("decimal(65,30)").encode(Decimal("-0E-30")) == {"S": f"0.{'0' * 30}"}
     assert codec("decimal(10,2)").encode(Decimal("0E-10")) == {"N": "0"}
     assert codec("decimal(10,2)").encode(Decimal("1.50")) == {"N": "1.5"}
     for wrong in (Decimal("1.005"), Decimal("1e8"), Decimal("NaN"), 1.5, True, "1"):
@@ -316,6 +317,29 @@ def test_what_is_no_value_of_the_column_is_said(attribute: Any) -> None:
     for kind in ("int(11)", "decimal(5,2)", "double", "bit(8)", "date", "datetime", "time"):
         with pytest.raises(Reject):
             codec(kind).decode(attribute)
+
+
+DMS = [
+    ("bigint(20) unsigned", 2**64 - 1, '"18446744073709551615"', "integer"), ("int(11)", -5, "-5", ""), ("year(4)", 2026, "2026", ""),
+    ("decimal(10,2)", Decimal("1.50"), "1.50", ""), ("decimal(65,30)", Decimal("1.5"), f"1.5{'0' * 29}", "string"),
+    ("double", 1e100, "1e+100", "number"), ("double", 0.1, "0.1", "number"), ("bit(1)", b"\1", "true", "boolean"),
+    ("date", date(2026, 11, 29), '"2026-11-29"', "string"),
+    ("datetime(6)", datetime(2026, 11, 29, 10, 0, 0, 5), '"2026-11-29T10:00:00.000005Z"', "string"),
+    ("timestamp", datetime(2026, 11, 29, 10), '"2026-11-29T10:00:00Z"', "string"),
+    ("time", timedelta(hours=-838), '"-838:00:00"', "string"), ("varchar(9)", "é|", '"é|"', ""), ("enum('a')", "a", '"a"', "string"),
+    ("varbinary(9)", b"\0\xff", '"0x00ff"', "binary"), ("json", '{"a": [1.50, null]}', r'"{\"a\": [1.50, null]}"', "json"),
+    ("set('b','a')", "b,a", '"b,a"', "set"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value", "text", "declared"), DMS, ids=[case[0] for case in DMS])
+def test_cdc_apply_makes_the_same_attribute_of_what_dms_writes(kind: str, value: Any, text: str, declared: str) -> None:
+    theirs = values.convert(values.loads(text), declared, "c")
+    assert items.canonical({"c": theirs or {}}) == items.canonical({"c": codec(kind).encode(value) or {}})
+
+
+def test_cdc_apply_has_the_empty_set_as_null() -> None:
+    assert values.convert("", "set", "c") is codec("set('a')", empty_set="null").encode("") is None
 
 
 # --- items --------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ that a backfill and a change stream make the same item):
     integers, YEAR, BIT(n)     N                       DATE              S ``2026-11-29``
     BIT(1)                     BOOL                    DATETIME(p)       S ``2026-11-29T10:00:00.123456Z``, p decimals, wall clock
     DECIMAL up to 38 digits    N                       TIMESTAMP(p)      the same in UTC
-    DECIMAL above              S, no trailing zeros    TIME(p)           S ``-838:59:59.000000``
+    DECIMAL above              S, as MySQL prints it   TIME(p)           S ``-838:59:59.000000``
     FLOAT, DOUBLE              N; S beyond N's range   CHAR, TEXT, ENUM  S
     BINARY, BLOB               B                       SET               SS; the empty set is an empty L
     JSON                       M, L, ... or S          NULL              left out, or NULL
@@ -293,11 +293,11 @@ def _from_decimal(codec: ColumnCodec, value: Any) -> Attribute:
     exact = Decimal(value)
     if not exact.is_finite():
         raise codec.reject("is no number")
-    unit = Decimal((0, (1,), -codec.scale))
-    if exact.copy_abs() >= Decimal(10) ** (codec.digits - codec.scale) or exact != exact.quantize(unit, context=EXACT):
+    whole = exact.quantize(Decimal((0, (1,), -codec.scale)), context=EXACT)
+    if exact.copy_abs() >= Decimal(10) ** (codec.digits - codec.scale) or exact != whole:
         raise codec.reject("is out of range or has more decimals than the column")
     if codec.kind == "decimal_text":
-        return {"S": f"{exact.normalize(EXACT):f}" if exact else "0"}
+        return {"S": f"{whole if whole else whole.copy_abs():f}"}
     return {"N": number_text(exact)}
 
 
