@@ -301,6 +301,7 @@ def look(
     measured: Mapping[str, Measured],
     *,
     watch: bool,
+    is_over: Callable[[str], bool] = lambda run: False,
 ) -> dict[str, Any]:
     """Judge a spec and keep the plan in the ledger, once a run: a run that began its plan goes on with that one.
 
@@ -312,6 +313,7 @@ def look(
         run: ``dag_id/run_id``
         measured: ARN of a task -> its metrics
         watch: a run over many specs: what one of them cannot be asked is kept in its plan, and the others go on
+        is_over: whether a run has ended: then its claim is taken over, however long it was made for
 
     Returns:
         the plan's document
@@ -324,7 +326,7 @@ def look(
     if ledger.steps(run, spec.name) and (kept := ledger.plan(run, spec.name)):
         return kept
     try:
-        ledger.claim(spec.name, run, now + CLAIM, now)
+        claim(services, spec, run, is_over)
         document = _judged(services, spec, held, wanted, run, measured)
     except Exception as error:
         if not watch:
@@ -333,6 +335,18 @@ def look(
     ledger.keep_plan(run, spec.name, document)
     ledger.note(spec.name, run, "decision", headline(document), document=document["decision"])
     return document
+
+
+def claim(services: Services, spec: DmsSpec, run: str, is_over: Callable[[str], bool]) -> None:
+    """Claim the spec for a run. Raises Claimed when a run that has not ended works on it."""
+    ledger, now = services.ledger, services.now()
+    try:
+        ledger.claim(spec.name, run, now + CLAIM, now)
+    except Claimed as held:
+        if not is_over(held.run):
+            raise
+        ledger.release_claim(spec.name, held.run)
+        ledger.claim(spec.name, run, now + CLAIM, now)
 
 
 def _judged(

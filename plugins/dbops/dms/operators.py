@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,9 @@ class LookOperator(_DmsOperator):
         items = []
         for spec in members:
             self.start_run(context, spec, spec.aws_connection)
-            document = control.look(services, spec, held, wanted, run, measured, watch=self.watch)
+            document = control.look(
+                services, spec, held, wanted, run, measured, watch=self.watch, is_over=lambda run: is_over(context, run)
+            )
             self.log.info("%s: %s", spec.name, control.headline(document))
             item = {"spec": spec.name, **{key: document[key] for key in ("carry", "compare", "prove")}}
             if not self.watch or any(item[key] for key in ("carry", "compare", "prove")):
@@ -482,6 +485,17 @@ class ReportOperator(_DmsOperator):
             else:
                 report = summary.report(found[0], common, action=params["action"], dry_run=params["dry_run"])
             self.publish(context, report, chosen[0].aws_connection)
+
+
+def is_over(context: Context, run: str) -> bool:
+    """Whether a run (``dag_id/run_id``) has ended, by what Airflow says; one that Airflow does not know is taken for alive."""
+    dag_id, _, run_id = run.partition("/")
+    try:
+        state = context["ti"].get_dagrun_state(dag_id=dag_id, run_id=run_id)
+    except Exception as error:  # whatever the API raises: the claim then holds until it expires
+        logging.getLogger(__name__).warning("state of %s is unknown: %s", run, error)
+        return False
+    return str(getattr(state, "value", state)) in ("success", "failed")
 
 
 def by_account(chosen: list[DmsSpec]) -> list[list[DmsSpec]]:
