@@ -21,5 +21,5 @@ if __name__ == "__main__":
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     plane = install(arguments.folder)
-    install_dms(arguments.folder / "dms", arguments.port)
+    install_dms(arguments.folder / "dms", arguments.port, {"dynamodb": config.dynamodb_endpoint()})
     aws.serve(arguments.host, arguments.port, at_end=plane.end)

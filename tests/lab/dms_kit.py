@@ -18,7 +18,7 @@ from typing import Any
 
 import MySQLdb
 
-from lab import aws, config
+from lab import aws, config, dynamodb
 from lab.dms import faults
 from lab.rds.server import ADMIN, Server
 from tests.lab.rds_kit import free_port
@@ -51,9 +51,10 @@ class Dms:
         self.made["mysql80"] = self.mysql("target", self.sink)
 
     def client(self, service: str) -> Any:
-        """The one client of a service; a test that polls must not make one each time."""
+        """The one client of a service; a test that polls must not make one each time. Tables are in the lab's DynamoDB."""
         if service not in self.clients:
-            self.clients[service] = aws.client(service, self.endpoint)
+            made = dynamodb.client() if service == "dynamodb" else aws.client(service, self.endpoint)
+            self.clients[service] = made
         return self.clients[service]
 
     def make_instance(self, name: str, version: str = "3.5.4") -> str:
@@ -294,7 +295,8 @@ def mappings(schema: str, *rules: Any) -> str:
 def account(folder: Path) -> Iterator[Dms]:
     """Two servers and a process with the API; all of them end with the block."""
     servers = [Server(folder / name, version, number) for name, version, number in (("a", "5.7", 1), ("b", "8.0", 2))]
-    port = free_port()
+    port, store = free_port(), dynamodb.client()
+    tables = set(store.list_tables()["TableNames"])
     rds = folder / "rds"
     rds.mkdir(parents=True)
     command = [sys.executable, "-m", "lab.rds", "--port", str(port), "--folder", str(rds)]
@@ -313,6 +315,8 @@ def account(folder: Path) -> Iterator[Dms]:
         process.wait(30)
         for server in servers:
             server.delete()
+        for table in set(store.list_tables()["TableNames"]) - tables:
+            store.delete_table(TableName=table)
 
 
 def _bring_up(server: Server) -> None:

@@ -27,7 +27,6 @@ import pytest
 
 from lab import aws, config, dynamodb, lambda_runner
 from lab.lambda_runner import Deployed, EventSource, Runner
-from tests.lab import dms_kit
 from tests.lab.dms_kit import ROLE, Dms
 
 pytestmark = pytest.mark.lab
@@ -47,7 +46,7 @@ LOB_KB = 1000
 WIDTH = 20
 BIG = 2**64 - 10**6  # ids of 20 digits, which come rounded unless the endpoint is told otherwise
 ROWS = 400
-WRITES = 500  # transactions, beside those of the load
+WRITES = 400  # transactions, beside those of the load
 TARGET = "rides"
 STREAM = "changes"
 GIVEN_UP_S = 240
@@ -297,10 +296,10 @@ def rank(item: dict[str, Any]) -> tuple[Any, bool]:
 # --- the way ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dms]:
-    with dms_kit.account(tmp_path_factory.mktemp("dms")) as made:
-        yield made
+@pytest.fixture
+def lab(dms_account: Dms) -> Iterator[Dms]:
+    with dms_account.settled():
+        yield dms_account
 
 
 class Mapping:
