@@ -734,4 +734,4 @@ def test_links_lead_to_the_task(dms: FakeDms) -> None:
     of = context()
     dms.tasks(stopped())
     stop().execute(of)
-    assert of["ti"].pushed["dms_replication_task"]["replication_task_id"] == "shop-orders"
+    assert of["ti"].pushed["dms_task"]["fragment"] == "taskDetails/shop-orders"

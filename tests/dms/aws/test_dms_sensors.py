@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
+from dbops.dms import waits
 from dbops.dms.aws.hook import Clients, DmsTaskHook
 from dbops.dms.aws.sensors import DmsCdcHealthySensor, DmsFullLoadSensor, DmsTaskEndedSensor, DmsValidationSensor
 from tests.dms.aws.dms_fake import (
@@ -249,7 +250,7 @@ def test_a_serverless_replication_is_sensed_as_well(dms: FakeDms, deferrable: bo
     given = {**QUICK, "replication_task_arn": None, "replication_config_arn": CONFIG_ARN}
     of = context()
     assert run(DmsFullLoadSensor(**given, deferrable=deferrable), of)["reasons"] == ["1 tables are completed"]
-    assert "dms_serverless_replications" in of["ti"].pushed
+    assert of["ti"].pushed["dms_task"]["fragment"] == "serverlessReplications"
     json.dumps(of["ti"].pushed)
 
 
@@ -261,6 +262,15 @@ def test_the_hook_asks_two_services() -> None:
     validate("test_connection", arguments)
     assert clients.test_connection(**arguments) == {"of": "dms"}
     assert clients.get_metric_data() == {"of": "cloudwatch"}
+
+
+@pytest.mark.parametrize(("row", "looks"), [(running(), 1), (stopped("FATAL_ERROR"), 1), (ready(), 4)])
+def test_the_hook_sleeps_between_looks_only(dms: FakeDms, row: dict[str, Any], looks: int) -> None:
+    slept: list[float] = []
+    wait = waits.Loaded(arn=TASK_ARN, since=waits.iso(datetime.now(UTC)))
+    dms.tasks(row)
+    DmsTaskHook(**AWS).wait(wait, delay=7, max_attempts=4, sleep=slept.append)
+    assert (dms.count("describe_replication_tasks"), slept) == (looks, [7] * (looks - 1))
 
 
 def test_the_hook_makes_both_clients_from_one_connection(aws: str) -> None:

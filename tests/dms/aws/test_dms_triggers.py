@@ -64,7 +64,7 @@ def trigger(wait: waits.Wait = WAITS[1], **more: Any) -> DmsWaitTrigger:
 
 @pytest.mark.parametrize("wait", WAITS, ids=lambda wait: type(wait).__name__)
 def test_a_trigger_is_made_again_from_what_it_serialises(wait: waits.Wait) -> None:
-    own = {"wait": waits.dump(wait)}
+    own = {"wait": waits.dump(wait), "result": {"arn": TASK_ARN}}
     made = DmsWaitTrigger(**own, **FULL)
     path, arguments = made.serialize()
     assert path == f"{triggers.__name__}.DmsWaitTrigger"
@@ -80,7 +80,8 @@ def test_a_trigger_is_made_again_from_what_it_serialises(wait: waits.Wait) -> No
 def test_what_passes_does_not_end_it(dms: FakeDms) -> None:
     starting = running(Status="starting")
     dms.tasks(starting, throttled(), lost(), fault("InternalFailure", 500), TimeoutError(), starting, running())
-    payload = fired(trigger())
+    payload = fired(trigger(result={"checkpoint": "mine"}))
+    assert payload["result"] == {"checkpoint": "mine"}
     assert (payload["status"], payload["wait"]["outcome"], payload["message"]) == (
         "success",
         "good",

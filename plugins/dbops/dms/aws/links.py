@@ -5,17 +5,14 @@ from __future__ import annotations
 from airflow.providers.amazon.aws.links.base_aws import BASE_AWS_CONSOLE_LINK, BaseAwsLink
 
 
-class DmsReplicationTaskLink(BaseAwsLink):
-    """Helper class for constructing the link to a replication task."""
+class DmsTaskLink(BaseAwsLink):
+    """Helper class for constructing the link to a replication task, or to the list of serverless replications."""
 
-    name = "DMS Replication Task"
-    key = "dms_replication_task"
-    format_str = BASE_AWS_CONSOLE_LINK + "/dms/v2/home?region={region_name}#taskDetails/{replication_task_id}"
+    name = "DMS Task"
+    key = "dms_task"
+    format_str = BASE_AWS_CONSOLE_LINK + "/dms/v2/home?region={region_name}#{fragment}"
 
-
-class DmsReplicationConfigsLink(BaseAwsLink):
-    """Helper class for constructing the link to the list of serverless replications."""
-
-    name = "DMS Serverless Replications"
-    key = "dms_serverless_replications"
-    format_str = BASE_AWS_CONSOLE_LINK + "/dms/v2/home?region={region_name}#serverlessReplications"
+    @staticmethod
+    def fragment(identifier: str, *, is_serverless: bool) -> str:
+        """The page of the console."""
+        return "serverlessReplications" if is_serverless else f"taskDetails/{identifier}"

@@ -22,7 +22,7 @@ from airflow.utils.helpers import prune_dict
 from dbops import asking
 from dbops.dms import starting, waits
 from dbops.dms.aws.hook import DmsTaskHook, utc_now
-from dbops.dms.aws.links import DmsReplicationConfigsLink, DmsReplicationTaskLink
+from dbops.dms.aws.links import DmsTaskLink
 from dbops.dms.aws.notes import Notes
 from dbops.dms.aws.triggers import DmsWaitTrigger
 from dbops.dms.definition import Definition, creation, differences, modification
@@ -61,7 +61,7 @@ class DmsWaitingOperator(AwsBaseOperator[DmsTaskHook]):
     """
 
     aws_hook_class = DmsTaskHook
-    operator_extra_links: Collection[BaseAwsLink] = (DmsReplicationTaskLink(), DmsReplicationConfigsLink())
+    operator_extra_links: Collection[BaseAwsLink] = (DmsTaskLink(),)
     ui_color = "#eeaa88"
     ui_fgcolor = "#ffffff"
 
@@ -80,9 +80,9 @@ class DmsWaitingOperator(AwsBaseOperator[DmsTaskHook]):
         self.waiter_delay = waiter_delay
         self.waiter_max_attempts = waiter_max_attempts
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None, result: Any = None) -> Any:
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Take up the event of the trigger."""
-        return self._ended(context, self._of(event), result)
+        return self._ended(context, self._of(event), validate_execute_complete_event(event)["result"])
 
     def execute_again(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after something else has passed: look again at what there is, and do what is left."""
@@ -97,9 +97,9 @@ class DmsWaitingOperator(AwsBaseOperator[DmsTaskHook]):
         """Wait as asked for, and give the result."""
         if not (self.wait_for_completion or self.deferrable):
             return result
-        return self._ended(context, self._wait(wait, "execute_complete", {"result": result}), result)
+        return self._ended(context, self._wait(wait, "execute_complete", result), result)
 
-    def _wait(self, wait: Wait, method_name: str, kwargs: dict[str, Any] | None = None) -> Wait:
+    def _wait(self, wait: Wait, method_name: str, result: Any = None) -> Wait:
         """The wait at its end. In deferrable mode it comes back only when the first look ends it."""
         if self.deferrable:
             wait = self.hook.wait(wait, delay=0, max_attempts=1)
@@ -108,6 +108,7 @@ class DmsWaitingOperator(AwsBaseOperator[DmsTaskHook]):
             self.defer(
                 trigger=DmsWaitTrigger(
                     wait=waits.dump(wait),
+                    result=result,
                     waiter_delay=self.waiter_delay,
                     waiter_max_attempts=self.waiter_max_attempts,
                     aws_conn_id=self.aws_conn_id,
@@ -116,7 +117,6 @@ class DmsWaitingOperator(AwsBaseOperator[DmsTaskHook]):
                     botocore_config=self.botocore_config,
                 ),
                 method_name=method_name,
-                kwargs=kwargs,
                 timeout=timedelta(seconds=self.waiter_delay * self.waiter_max_attempts) + DEFER_MARGIN,
             )
         return self.hook.wait(wait, delay=self.waiter_delay, max_attempts=self.waiter_max_attempts)
@@ -139,6 +139,15 @@ class DmsWaitingOperator(AwsBaseOperator[DmsTaskHook]):
         if wait.outcome == "open":
             looks = f"{self.waiter_max_attempts} looks every {self.waiter_delay:g} s"
             raise AirflowException(f"{self._subject()}: not over after {looks}: {wait.reason}")
+
+    def _link(self, context: Context, identifier: str, *, is_serverless: bool) -> None:
+        DmsTaskLink.persist(
+            context=context,
+            operator=self,
+            region_name=self.hook.conn_region_name,
+            aws_partition=self.hook.conn_partition,
+            fragment=DmsTaskLink.fragment(identifier, is_serverless=is_serverless),
+        )
 
     def _forget(self, context: Context) -> None:
         """Nothing of this try matters to the next one any more."""
@@ -179,20 +188,8 @@ class DmsTaskOperator(DmsWaitingOperator):
         seen = self.hook.look(self._arn, tables=tables, settings=settings)
         if seen.task.status == "missing":
             raise AirflowFailException(f"{self._arn}: AWS has no such task; correct the ARN, or create it first")
-        self._link(context, seen.task)
+        self._link(context, seen.task.identifier, is_serverless=seen.task.is_serverless)
         return seen
-
-    def _link(self, context: Context, task: Task) -> None:
-        common: dict[str, Any] = {
-            "context": context,
-            "operator": self,
-            "region_name": self.hook.conn_region_name,
-            "aws_partition": self.hook.conn_partition,
-        }
-        if task.is_serverless:
-            DmsReplicationConfigsLink.persist(**common)
-        else:
-            DmsReplicationTaskLink.persist(**common, replication_task_id=task.identifier)
 
     def _standing(self, context: Context, statuses: Sequence[str] = STANDING) -> Seen:
         """The task when it stands: what passes by itself is waited for first. A task that runs comes back as it is."""
@@ -319,6 +316,7 @@ class DmsEnsureTaskOperator(_Declaring, DmsWaitingOperator):
             self.replication_instance_arn,
             self.compute_config,
         )
+        self._link(context, declared.identifier, is_serverless=declared.is_serverless)
         found = self.hook.find(declared.identifier, is_serverless=declared.is_serverless)
         arn = self._taken_up(declared, found) if found is not None else self._created(declared)
         statuses = (*STANDING, "running", "failed-move")

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from dbops.dms import waits
 from dbops.dms.aws.hook import DmsTaskHook, utc_now
-from dbops.dms.aws.links import DmsReplicationConfigsLink, DmsReplicationTaskLink
+from dbops.dms.aws.links import DmsTaskLink
 from dbops.dms.aws.notes import Notes
 from dbops.dms.aws.triggers import DmsWaitTrigger
 from dbops.dms.waits import Wait
@@ -50,7 +50,7 @@ class DmsWaitSensor(AwsBaseSensor[DmsTaskHook]):
 
     aws_hook_class = DmsTaskHook
     template_fields: Sequence[str] = aws_template_fields("replication_task_arn", "replication_config_arn")
-    operator_extra_links: Collection[BaseAwsLink] = (DmsReplicationTaskLink(), DmsReplicationConfigsLink())
+    operator_extra_links: Collection[BaseAwsLink] = (DmsTaskLink(),)
     ui_color = "#ddbb77"
     ui_fgcolor = "#ffffff"
 
@@ -144,16 +144,15 @@ class DmsWaitSensor(AwsBaseSensor[DmsTaskHook]):
         return Notes(context, f"dms-{type(self).__name__}-{self._arn.rpartition(':')[2]}")
 
     def _link(self, context: Context, wait: Wait) -> None:
-        common: dict[str, Any] = {
-            "context": context,
-            "operator": self,
-            "region_name": self.hook.conn_region_name,
-            "aws_partition": self.hook.conn_partition,
-        }
-        if waits.is_serverless(self._arn):
-            DmsReplicationConfigsLink.persist(**common)
-        elif identifier := wait.told.get("identifier"):
-            DmsReplicationTaskLink.persist(**common, replication_task_id=identifier)
+        identifier, is_serverless = str(wait.told.get("identifier") or ""), waits.is_serverless(self._arn)
+        if identifier:
+            DmsTaskLink.persist(
+                context=context,
+                operator=self,
+                region_name=self.hook.conn_region_name,
+                aws_partition=self.hook.conn_partition,
+                fragment=DmsTaskLink.fragment(identifier, is_serverless=is_serverless),
+            )
 
 
 class DmsFullLoadSensor(DmsWaitSensor):

@@ -22,10 +22,11 @@ class DmsWaitTrigger(BaseTrigger):
     """Look at DMS until a wait is over, or looked at often enough.
 
     The event's ``status`` is ``success`` when the outcome is good, ``error`` when it is bad, and ``timeout`` when it is still open; its
-    ``wait`` is the wait at the end, its ``message`` the reasons. A call that is throttled, fails in AWS or gets no answer is repeated at
-    the next look; one that AWS refuses ends the wait.
+    ``wait`` is the wait at the end, its ``message`` the reasons, its ``result`` what was given. A call that is throttled, fails in AWS or
+    gets no answer is repeated at the next look; one that AWS refuses ends the wait.
 
     :param wait: What :func:`dbops.dms.waits.dump` gave.
+    :param result: What the task wants to have back with the event; ``airflow dags test`` hands on nothing else of a deferred task.
     :param waiter_delay: The amount of time in seconds to wait between looks.
     :param waiter_max_attempts: The maximum number of looks.
     :param aws_conn_id: The Airflow connection used for AWS credentials.
@@ -38,6 +39,7 @@ class DmsWaitTrigger(BaseTrigger):
         self,
         *,
         wait: dict[str, Any],
+        result: Any = None,
         waiter_delay: float = 30,
         waiter_max_attempts: int = 120,
         aws_conn_id: str | None = "aws_default",
@@ -47,6 +49,7 @@ class DmsWaitTrigger(BaseTrigger):
     ) -> None:
         super().__init__()
         self.wait = wait
+        self.result = result
         self.waiter_delay = waiter_delay
         self.attempts = waiter_max_attempts
         self.aws_conn_id = aws_conn_id
@@ -59,6 +62,7 @@ class DmsWaitTrigger(BaseTrigger):
         optional = {"region_name": self.region_name, "verify": self.verify, "botocore_config": self.botocore_config}
         given = {
             "wait": self.wait,
+            "result": self.result,
             "waiter_delay": self.waiter_delay,
             "waiter_max_attempts": self.attempts,
             "aws_conn_id": self.aws_conn_id,
@@ -86,4 +90,5 @@ class DmsWaitTrigger(BaseTrigger):
                 if wait.is_over:
                     break
         status = {"good": "success", "bad": "error", "open": "timeout"}[wait.outcome]
-        yield TriggerEvent({"status": status, "wait": waits.dump(wait), "message": wait.reason})
+        told = {"wait": waits.dump(wait), "message": wait.reason, "result": self.result}
+        yield TriggerEvent({"status": status, **told})
