@@ -527,7 +527,7 @@ def test_every_error_of_the_settings_is_said_at_once() -> None:
         assert said in text, said
 
 
-@pytest.mark.parametrize("template", ["{}", "{id!r}", "{id:x}", "{id:0}", "plain", "{id", ""])
+@pytest.mark.parametrize("template", ["{}", "{id!r}", "{id:x}", "{id:0}", "plain", "{id", "", "{id}%{car}"])
 def test_a_template_that_is_none_is_refused(template: str) -> None:
     with pytest.raises(SettingsError, match=r"tables\.shop\.rides\.key\.pk"):
         cdc_kit.settings({"key": {"pk": template}})
@@ -647,3 +647,10 @@ def test_nothing_is_applied_by_a_function_without_settings(monkeypatch: pytest.M
     handler._resources.cache_clear()
     with pytest.raises(SettingsError, match="CDC_SETTINGS is empty"):
         handler.lambda_handler({"Records": []}, Context())
+
+
+@pytest.mark.parametrize("zeros", [36, 37, 38, 39, 125])
+def test_a_power_of_ten_is_read_back_by_the_client_of_the_store(zeros: int) -> None:
+    from boto3.dynamodb.types import TypeDeserializer
+
+    assert TypeDeserializer().deserialize(values.number(10**zeros, "fare")) == 10**zeros

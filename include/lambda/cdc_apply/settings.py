@@ -214,6 +214,8 @@ def _part(reader: _Reader, where: str, attribute: str, template: Any) -> KeyPart
                 raise ValueError("a value is written {column}, or {column:12} to pad an integer with zeros")
             if column and pieces and not text:
                 raise ValueError("two values need text between them, or different rows get one key")
+            if "%" in text:
+                raise ValueError("% is what values are escaped with, so it cannot stand between them")
             pieces.append((text, column or "", int(width or 0)))
     except ValueError as error:
         reader.errors.append(f"{where}: {error}")

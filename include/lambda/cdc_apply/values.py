@@ -64,7 +64,7 @@ def number(value: int | Decimal, name: str) -> Attribute:
         raise RejectError(f"{name} has more than {DIGITS} digits: declare it as string")
     if exact and not SMALLEST <= abs(exact) <= LARGEST:
         raise RejectError(f"{name} is beyond DynamoDB's numbers: declare it as string")
-    return {"N": f"{exact:f}" if abs(exact.adjusted()) <= DIGITS else str(exact)}
+    return {"N": f"{exact:f}" if abs(exact.adjusted()) < DIGITS else str(exact)}
 
 
 def whole(value: Any, name: str) -> int:
