@@ -365,3 +365,32 @@ class TestAgainstMySQL:
 
 def test_plugins_folder_keeps_the_package_from_the_scanner():
     assert (Path(ROOT) / "plugins" / ".airflowignore").read_text().split() == ["dbops/"]
+
+
+@pytest.mark.parametrize(
+    ("service", "asks", "changes", "given"),
+    [
+        (
+            "rds", "describe_db_clusters", "create_db_cluster_parameter_group",
+            {"DBClusterParameterGroupName": "g", "DBParameterGroupFamily": "aurora-mysql8.0", "Description": "d"},
+        ),
+        (
+            "dms", "describe_endpoints", "create_endpoint",
+            {"EndpointIdentifier": "e", "EndpointType": "source", "EngineName": "mysql"},
+        ),
+    ],
+)  # fmt: skip
+def test_calls_that_change_something_are_logged_with_their_request_id(
+    caplog: pytest.LogCaptureFixture, service: str, asks: str, changes: str, given: dict[str, Any]
+) -> None:
+    import boto3
+    from moto import mock_aws
+
+    with mock_aws(), caplog.at_level("INFO", "dbops.connections"):
+        plain = boto3.client(service, region_name="eu-central-1", aws_access_key_id="x", aws_secret_access_key="x")
+        client = connections.audited(plain)
+        getattr(client, asks)()
+        assert caplog.text == ""
+        getattr(client, changes)(**given)
+    name = "".join(part.capitalize() if part != "db" else "DB" for part in changes.split("_"))
+    assert f"AWS call {name}: HTTP 200, request id" in caplog.text

@@ -7,6 +7,7 @@ inside the functions, because DAG files import this module.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
     from pyiceberg.catalog import Catalog
     from trino.dbapi import Connection as TrinoConnection
+
+log = logging.getLogger(__name__)
 
 AWS = "aws_default"
 MYSQL = "mysql_default"
@@ -106,6 +109,18 @@ def aws_client(service: str, conn_id: str = AWS, region: str | None = None) -> A
     "aws"}'.
     """
     return _aws_hook(conn_id, region, service).get_conn()
+
+
+def audited(client: Any) -> Any:
+    """The boto3 client, which logs every call that changes something with its request id: what AWS's support asks for."""
+
+    def note(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:
+        if not model.name.startswith("Describe"):
+            request = parsed.get("ResponseMetadata", {}).get("RequestId", "")
+            log.info("AWS call %s: HTTP %s, request id %s", model.name, http_response.status_code, request)
+
+    client.meta.events.register("after-call", note)
+    return client
 
 
 def engine(conn_id: str = STORE, *, schema: str | None = None) -> sqlalchemy.Engine:

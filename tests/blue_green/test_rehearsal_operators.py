@@ -114,23 +114,6 @@ def test_recordings_are_in_one_folder_for_every_task(monkeypatch: pytest.MonkeyP
     assert operators.recordings_folder() == Path("/var/lib/dbops")
 
 
-def test_calls_that_change_something_are_logged_with_their_request_id(caplog: pytest.LogCaptureFixture) -> None:
-    import boto3
-    from moto import mock_aws
-
-    with mock_aws():
-        client = operators.audited(
-            boto3.client("rds", region_name="eu-central-1", aws_access_key_id="x", aws_secret_access_key="x")
-        )
-        with caplog.at_level("INFO", "dbops.blue_green.operators"):
-            client.describe_db_clusters()
-            assert caplog.text == ""
-            client.create_db_cluster_parameter_group(
-                DBClusterParameterGroupName="g", DBParameterGroupFamily="aurora-mysql8.0", Description="d"
-            )
-    assert "AWS call CreateDBClusterParameterGroup: HTTP 200, request id" in caplog.text
-
-
 @pytest.mark.parametrize("spec_name", ["shop__upgrade", "shop_", "a" * 23 + "__b", "0__0"])
 def test_a_name_never_has_two_hyphens_in_a_row(spec_name: str) -> None:
     """RDS takes none, and would say so only after the parameter groups are made."""

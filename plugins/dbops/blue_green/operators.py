@@ -121,8 +121,8 @@ def build_services(spec: RehearsalSpec, run: str) -> Services:
     hook = RdsBlueGreenHook(aws_conn_id=spec.aws_connection, region_name=region)
     account = connections.aws_client("sts", spec.aws_connection, region).get_caller_identity()["Account"]
     return Services(
-        rds=audited(hook.conn),
-        once=audited(hook.once),
+        rds=connections.audited(hook.conn),
+        once=connections.audited(hook.once),
         cloudwatch=connections.aws_client("cloudwatch", spec.aws_connection, region),
         account=account,
         connect=lambda address: connections.mysql(spec.connection, schema="", address=address),
@@ -134,21 +134,6 @@ def build_services(spec: RehearsalSpec, run: str) -> Services:
         now=_now,
         poll_s=float(os.environ.get("DBOPS_POLL_S", "5")),
     )
-
-
-def audited(client: Any) -> Any:
-    """The client, which logs every call that changes something with its request id: what AWS's support asks for."""
-    import logging
-
-    log = logging.getLogger(__name__)
-
-    def note(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:
-        if not model.name.startswith("Describe"):
-            request = parsed.get("ResponseMetadata", {}).get("RequestId", "")
-            log.info("AWS call %s: HTTP %s, request id %s", model.name, http_response.status_code, request)
-
-    client.meta.events.register("after-call.rds", note)
-    return client
 
 
 class BeginOperator(_RehearsalOperator):

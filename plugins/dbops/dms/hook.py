@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +14,6 @@ from dbops.dms.ledger import Ledger
 from dbops.dms.spec import DmsSpec
 from dbops.dms.states import Endpoint
 
-log = logging.getLogger(__name__)
-
 
 def utc_now() -> datetime:
     """The time in UTC."""
@@ -26,7 +23,7 @@ def utc_now() -> datetime:
 def services(aws_connection: str, region: str | None) -> Services:
     """Services of one account and region."""
     return Services(
-        dms=_audited(connections.aws_client("dms", aws_connection, region)),
+        dms=connections.audited(connections.aws_client("dms", aws_connection, region)),
         cloudwatch=connections.aws_client("cloudwatch", aws_connection, region),
         ledger=Ledger.open(connections.engine(connections.STORE)),
         connect=lambda conn_id: closing(open_mysql(conn_id)),
@@ -73,15 +70,3 @@ def existing_target(spec: DmsSpec) -> Endpoint | None:
         return None
     found = asking.ask(client("dms", spec), states.endpoints())
     return next((one for one in found if one.arn == target.arn), None)
-
-
-def _audited(client: Any) -> Any:
-    """The client, which logs every call that changes something with its request id: what AWS's support asks for."""
-
-    def note(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:
-        if not model.name.startswith("Describe"):
-            request = parsed.get("ResponseMetadata", {}).get("RequestId", "")
-            log.info("AWS call %s: HTTP %s, request id %s", model.name, http_response.status_code, request)
-
-    client.meta.events.register("after-call.database-migration-service", note)
-    return client
