@@ -175,7 +175,7 @@ def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> J
     began = {one.table: one.load_started_at for one in statistics or () if one.load_started_at}
     differing = {*services.ledger.differing(spec.name, began), *failures.differing(found)}
     quarantined = set(services.ledger.quarantined(spec.name, spec.quarantine_after)) - set(wanted.tables)
-    start_at = spec.cdc_start or services.ledger.last_checkpoint(spec.name)
+    start_at, has_predecessor, lost = _start_at(services, spec, held)
     known = decision.known(
         task,
         spec.task_type,
@@ -190,17 +190,46 @@ def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> J
         may_restart=services.ledger.restarts(spec.name, task.checkpoint) < spec.limits.restarts,
         empties=lint.empties_target(spec) and spec.protected,
         counted_complete=statistics is None and account.is_counted_complete(task, spec),
+        predecessor=has_predecessor,
     )
     tables = wanted.tables or decision.to_reload(statistics or (), quarantined, differing)
     findings, notes, looked = _preflight(services, spec, held, known, tables, start_at)
     made = [
         plan.make(
             spec, held.world(spec), replace(known, approved=is_approved), tables=tables, start_at=start_at,
-            findings=findings, is_assessed=_is_assessed(services, spec, task),
+            findings=[*lost, *findings], is_assessed=_is_assessed(services, spec, task),
         )
         for is_approved in (False, True)
     ]  # fmt: skip
     return Judged(spec, wanted, task, statistics, found, findings, made[0], made[1], at, trouble, notes, looked)
+
+
+def _start_at(services: Services, spec: DmsSpec, held: Account) -> tuple[str, bool, list[Finding]]:
+    """Where a task that has not run begins, whether one before it has run, and what stands against that position.
+
+    A declared position is for the first task of all: the place that a task before has come to goes before it, unless the declared one is
+    certainly behind it.
+    """
+    task, ledger = held.task(spec), services.ledger
+    if task.has_run:
+        return spec.cdc_start or "", False, []
+    kept, has_predecessor = ledger.last_checkpoint(spec.name), ledger.has_run(spec.name)
+    source_arn, of = plan.arns(spec, held.world(spec)).get(plan.SOURCE), ledger.checkpoint_source(spec.name)
+    is_of_another = bool(kept and of and of != source_arn)
+    if spec.cdc_start and (not has_predecessor or is_of_another or not kept or decision.newer(spec.cdc_start, kept)):
+        return spec.cdc_start, has_predecessor, []
+    if spec.has_load or not has_predecessor or (kept and not is_of_another):
+        return kept, has_predecessor, []
+    why = (
+        f"the checkpoint of the task before is of source endpoint {of}"
+        if kept
+        else "the task before left no checkpoint"
+    )
+    lost = Finding(
+        "position-lost", "error", "task", why, "a start from now on would leave out every change in between",
+        "Set cdc_start to the position from which this source has to be read",
+    )  # fmt: skip
+    return kept, has_predecessor, [lost]
 
 
 def _plain(spec: DmsSpec, task: Task, wanted: Wanted, *, is_approved: bool) -> Plan:
@@ -383,7 +412,13 @@ def _left(spec: DmsSpec, held: Account, wanted: Wanted, now: datetime, error: Ex
 
 
 def remember(services: Services, judged: Judged) -> None:
-    """Count failures of tables in the ledger, each once however often it is seen; a load that ended well ends the count."""
+    """Count failures of tables in the ledger, each once however often it is seen; a load that ended well ends the count.
+
+    Where a task has come to is kept once an hour: who deletes it in the console saves no checkpoint.
+    """
+    if judged.task.arn and judged.task.has_run:
+        hour = judged.at.replace(minute=0, second=0, microsecond=0)
+        services.ledger.save_checkpoint(judged.spec.name, judged.task, None, hour)
     for one in judged.statistics or ():
         if one.is_failed:
             reason = f"{one.raw_state or one.state}, {one.error_rows} rows failed"

@@ -32,6 +32,8 @@ Hindrance = Literal["none", "from_beginning", "fix_first"]
 
 A message stays after its cause is repaired, so ``fix_first`` only holds back what nobody has asked for."""
 
+_POSITION = re.compile(r"([A-Za-z0-9_.-]+)\.(\d{6,}):(\d+)")
+
 
 @dataclass(frozen=True)
 class Known:
@@ -330,10 +332,10 @@ def position(checkpoint: str, logs: Iterable[str] | None) -> Position:
     """
     if not checkpoint.strip():
         return "none"
-    found = re.search(r"([A-Za-z0-9_.-]+)\.(\d{6,}):\d+", checkpoint)
+    found = _POSITION.search(checkpoint)
     if found is None or logs is None:
         return "unknown"
-    name, number = found.groups()
+    name, number, _ = found.groups()
     numbers = [int(end) for stem, _, end in (log.rpartition(".") for log in logs) if stem == name and end.isdigit()]
     if not numbers:  # another server, or the logs were named anew: not the log of this position
         return "unknown"
@@ -358,6 +360,7 @@ def known(
     empties: bool,
     approved: bool = False,
     counted_complete: bool = False,
+    predecessor: bool = False,
 ) -> Known:
     """What is known, from what AWS and the source answered.
 
@@ -376,7 +379,9 @@ def known(
         empties: a load drops or empties protected tables
         approved: a person approved it
         counted_complete: the task's own counts say that every table is complete; then statistics may be None
+        predecessor: a task before this one has run, so that a new one goes on from it even where its position is not known
     """
+    at = position(task.checkpoint if task.has_run else start_at, logs)
     return Known(
         wish=wish,
         task_type=task_type,
@@ -386,10 +391,21 @@ def known(
         has_run=task.has_run,
         stop_reason=task.stop_reason,
         load_finished=task.load_finished_at is not None,
-        position=position(task.checkpoint if task.has_run else start_at, logs),
+        position="unknown" if at == "none" and predecessor and not task.has_run else at,
         tables="complete" if counted_complete else tables(statistics, quarantined, task.tables_errored, differing),
         hindrance=hindrance,
         may_restart=may_restart,
         empties=empties,
         approved=approved,
     )
+
+
+def newer(one: str, other: str) -> bool:
+    """Whether a position is certainly behind another one in the same logs."""
+    first, second = _place(one), _place(other)
+    return first is not None and second is not None and first[0] == second[0] and first[1:] > second[1:]
+
+
+def _place(text: str) -> tuple[str, int, int] | None:
+    found = _POSITION.search(text)
+    return (found[1], int(found[2]), int(found[3])) if found else None

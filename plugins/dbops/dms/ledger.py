@@ -51,7 +51,7 @@ _step = sa.table(
 )  # fmt: skip
 _checkpoint = sa.table(
     "dms_checkpoint", sa.column("spec"), sa.column("saved_at", sa.DateTime),
-    *map(sa.column, ("task", "status", "stop_reason", "checkpoint")), sa.column("statistics", sa.JSON(none_as_null=True)),
+    *map(sa.column, ("task", "source_arn", "status", "stop_reason", "checkpoint")), sa.column("statistics", sa.JSON(none_as_null=True)),
 )  # fmt: skip
 _restart = sa.table(
     "dms_restart", *map(sa.column, ("spec", "restart_id", "checkpoint")), sa.column("restarted_at", sa.DateTime)
@@ -279,7 +279,7 @@ class Ledger:
             run: ``dag_id/run_id``
             spec: name of the spec
             number: of the step in the plan
-            state: noted, then called, then done; a state never goes back
+            state: noted, then called, then done; only :meth:`uncalled` goes back
             document: what is known; with ``called`` and ``done`` it is put over what is kept
         """
         now = _naive(self.clock())
@@ -292,6 +292,14 @@ class Ledger:
             mine = sa.and_(*(_step.c[name] == value for name, value in key.items()), _step.c.state.in_(earlier))
             values = {"state": state, **done, "document": {**before, **_json(document)}}
             self._change(sa.update(_step).where(mine).values(**values))
+
+    def uncalled(self, run: str, spec: str, number: int) -> None:
+        """A step whose call led to nothing is as before the call; one that is done stays done."""
+        kept = self.steps(run, spec).get(number)
+        if kept and kept["state"] == "called":
+            left = {name: value for name, value in kept["document"].items() if name not in ("called", "called_at")}
+            mine = (_step.c.run == run) & (_step.c.spec == spec) & (_step.c.number == number)
+            self._change(sa.update(_step).where(mine, _step.c.state == "called").values(state="noted", document=left))
 
     def steps(self, run: str, spec: str) -> dict[int, dict[str, Any]]:
         """Number of a step -> its ``state``, ``document``, ``noted_at`` and ``done_at``; steps that were never noted are missing."""
@@ -314,7 +322,8 @@ class Ledger:
         """Keep where a task has come to, and the statistics of its tables; the same moment is kept once."""
         counted = None if statistics is None else {str(one.table): _statistics(one) for one in statistics}
         values = {
-            "spec": spec, "saved_at": _naive(at), "task": task.identifier, "status": task.raw_status or task.status,
+            "spec": spec, "saved_at": _naive(at), "task": task.identifier, "source_arn": task.source_arn,
+            "status": task.raw_status or task.status,
             "stop_reason": task.raw_stop_reason or task.stop_reason, "checkpoint": task.checkpoint, "statistics": counted,
         }  # fmt: skip
         self._enter(_checkpoint, values)
@@ -324,6 +333,18 @@ class Ledger:
         query = sa.select(_checkpoint.c.checkpoint).where(_checkpoint.c.spec == spec, _checkpoint.c.checkpoint != "")
         found = self._first(query.order_by(_checkpoint.c.saved_at.desc()).limit(1))
         return "" if found is None else str(found.checkpoint)
+
+    def checkpoint_source(self, spec: str) -> str:
+        """ARN of the source endpoint to which :meth:`last_checkpoint` belongs, "" when it is not known."""
+        query = sa.select(_checkpoint.c.source_arn).where(_checkpoint.c.spec == spec, _checkpoint.c.checkpoint != "")
+        found = self._first(query.order_by(_checkpoint.c.saved_at.desc()).limit(1))
+        return "" if found is None else str(found.source_arn)
+
+    def has_run(self, spec: str) -> bool:
+        """Whether a task of the spec was ever seen that had been started."""
+        ran = _checkpoint.c.status.not_in(("creating", "ready", "created")) | (_checkpoint.c.checkpoint != "")
+        query = sa.select(_checkpoint.c.spec).where(_checkpoint.c.spec == spec, ran)
+        return self._first(query.limit(1)) is not None
 
     def restarted(self, spec: str, checkpoint: str, at: datetime, *, restart_id: str = "") -> None:
         """Note that the task was resumed from a checkpoint.
@@ -466,7 +487,8 @@ class Ledger:
     def prune(self, before: datetime) -> int:
         """Delete events, plans, steps and failures that count no more, from before a moment; returns how many rows.
 
-        Checkpoints, restarts and comparisons stay: they are few, and decisions are made from them however old they are.
+        Of checkpoints the newest of each spec, and the newest that is not empty, stay. Restarts and comparisons stay: they are few, and
+        decisions are made from them however old they are.
         """
         old = (
             (_event, _event.c.noted_at),
@@ -474,7 +496,18 @@ class Ledger:
             (_plan, _plan.c.made_at),
             (_failure, _failure.c.cleared_at),
         )
-        return sum(self._change(sa.delete(table).where(column < _naive(before))) for table, column in old)
+        gone = sum(self._change(sa.delete(table).where(column < _naive(before))) for table, column in old)
+        newest = sa.select(_checkpoint.c.spec, sa.func.max(_checkpoint.c.saved_at).label("at")).group_by(
+            _checkpoint.c.spec
+        )
+        kept = {row.spec: row.at for row in self._all(newest)}
+        kept |= {row.spec: row.at for row in self._all(newest.where(_checkpoint.c.checkpoint != ""))}
+        for spec, at in kept.items():
+            limit = min(at, _naive(before))
+            gone += self._change(
+                sa.delete(_checkpoint).where(_checkpoint.c.spec == spec, _checkpoint.c.saved_at < limit)
+            )
+        return gone
 
     # How it is kept -----------------------------------------------------------------------------------------------------
 
