@@ -63,6 +63,7 @@ class Task(models.FakeReplicationTask):
         self.folder.mkdir(parents=True)
         self.creation_date = time.time()
         self.started: list[float] = []
+        self.fresh: float | None = None
         self.stopped: float | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.commands: list[
@@ -148,7 +149,7 @@ class Task(models.FakeReplicationTask):
             "TablesLoading": by_state.get("Full load", 0) + by_state.get("Table is being reloaded", 0),
             "TablesQueued": by_state.get("Before load", 0),
             "TablesErrored": by_state.get("Table error", 0),
-            "FreshStartDate": self.started[0] if self.started else None,
+            "FreshStartDate": self.fresh,
             "StartDate": self.started[-1] if self.started else None,
             "StopDate": self.stopped,
             "FullLoadStartDate": min(begins, default=None),
@@ -174,6 +175,7 @@ class Task(models.FakeReplicationTask):
         self._write_job(kind)
         self.status, self.was_run, self.ending = "starting", True, False
         self.started.append(time.time())
+        self.fresh = self.fresh if kind == "resume-processing" else self.started[-1]
         self.stopped = None
         threading.Thread(target=self._work, daemon=True).start()
 

@@ -157,13 +157,14 @@ class FakeDms:
     def _start_replication_task(self, given: dict[str, Any]) -> None:
         row = self._task(given, "ready", "stopped", "failed")
         row |= {"Status": "starting", "StopReason": ""}
+        fresh = self.now() if given["StartReplicationTaskType"] == "reload-target" else START
 
         def run() -> None:
             row["Status"] = "running"
             row["RecoveryCheckpoint"] = CHECKPOINT
             row["ReplicationTaskStats"] = {
                 "TablesLoaded": len(self.tables), "TablesLoading": 0, "TablesQueued": 0, "TablesErrored": 0,
-                "StartDate": self.now(), "FreshStartDate": START,
+                "StartDate": self.now(), "FreshStartDate": fresh,
             }  # fmt: skip
 
         self.later(run)
@@ -210,6 +211,13 @@ class FakeLedger:
             ("done", "called"),
         }:
             held[number] = {"state": state, "document": dict(document or {})}
+
+    def uncalled(self, run: str, spec: str, number: int) -> None:
+        held = self.kept[run, spec][number]
+        held["state"], held["document"] = (
+            "noted",
+            {k: v for k, v in held["document"].items() if not k.startswith("called")},
+        )
 
     def note(self, spec: str, run: str, kind: str, reason: str, *, subject: str = "", document: Any = None) -> int:
         self.notes.append((kind, reason))

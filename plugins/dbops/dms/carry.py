@@ -101,6 +101,7 @@ def before(spec: DmsSpec, step: Step) -> Question[dict[str, Any]]:
         return {
             "started_at": _iso(task.started_at),
             "stopped_at": _iso(task.stopped_at),
+            "fresh_start_at": _iso(task.fresh_start_at),
             "checkpoint": task.checkpoint,
         }
     seen = yield from states.statistics(task)
@@ -177,7 +178,7 @@ def _of_task(spec: DmsSpec, step: Step, task: Task, held: Account, note: Mapping
         "stop_task": lambda: task.status in ("stopped", "failed", "ready", "missing"),
         "move_task": lambda: task.instance_arn == plan.arns(spec, held.world(spec)).get(INSTANCE),
         "modify_task": lambda: not plan.modifications(spec, task),
-        "start_task": lambda: _has_started(task, note),
+        "start_task": lambda: _has_started(step, task, note),
         "delete_task": lambda: task.status == "missing",
     }[step.kind]()
     if step.kind in ("create_task", "move_task", "modify_task") and task.status in ("failed", "failed-move"):
@@ -187,8 +188,14 @@ def _of_task(spec: DmsSpec, step: Step, task: Task, held: Account, note: Mapping
     return Progress("done" if is_done else "no", told)
 
 
-def _has_started(task: Task, note: Mapping[str, Any]) -> bool:
-    """Running, or ended since: a short load can be over before anybody looks."""
+def _has_started(step: Step, task: Task, note: Mapping[str, Any]) -> bool:
+    """Running, or ended since: a short load can be over before anybody looks.
+
+    A task that runs is no whole new load: who resumed it meanwhile has loaded nothing.
+    """
+    is_whole = "reload-target" in step.arguments.values()
+    if is_whole and not note.get("called") and _iso(task.fresh_start_at) == note.get("fresh_start_at"):
+        return False
     if task.status == "running":
         return True
     ended = task.status in ("stopped", "failed") and (
@@ -259,16 +266,19 @@ def _call(
             again = asking.ask(client, progress(spec, step, note))
             if again.state == "no":
                 raise CarryError(f"{step}: AWS refuses it: {asking.text(error)}") from error
-        note["called"] = True
+        note |= {"called": True, "called_at": now().isoformat()}
         ledger.step(run, spec.name, number, "called", note)
         seen = asking.ask(client, progress(spec, step, note))
-    if seen.state == "failed":
-        raise CarryError(f"{step}: {seen.text}")
     if seen.state == "done":
         return None
-    deadline = datetime.fromisoformat(note["noted_at"]) + allowed(spec, step)
-    if now() > deadline:
-        raise CarryError(f"{step}: {seen.text} since {note['noted_at']}, longer than limits allow")
+    since = note.get("called_at") or note["noted_at"]
+    deadline = datetime.fromisoformat(since) + allowed(spec, step)
+    is_late = now() > deadline
+    if seen.state == "failed" or is_late:
+        # Who repairs the cause and clears the task wants it called again.
+        ledger.uncalled(run, spec.name, number)
+        late = f" since {since}, longer than limits allow" if is_late and seen.state != "failed" else ""
+        raise CarryError(f"{step}: {seen.text}{late}")
     return Waiting(number, step, note, seen, deadline)
 
 
@@ -304,8 +314,8 @@ def unchanged(spec: DmsSpec, held: Account, task_arn: str) -> None:
 def loaded(spec: DmsSpec) -> Question[Progress]:
     """Whether the full load has come to a good end: every table, by its own state."""
     task = yield from states.one_task(spec.task_identifier, is_serverless=spec.compute.kind == "serverless")
-    if task.status == "missing":
-        return Progress("failed", "the task does not exist")
+    if task.status in ("missing", "deleting"):
+        return Progress("failed", f"the task is {task.status}")
     seen = yield from states.statistics(task)
     if task.status in states.TRANSIENT or task.status == "ready":
         return Progress("under way", f"the task is {task.raw_status or task.status}")
@@ -318,7 +328,11 @@ def loaded(spec: DmsSpec) -> Question[Progress]:
         return Progress("failed", named)
     if task.tables_errored and not bad:
         return Progress("failed", f"AWS counts {task.tables_errored} tables with errors")
-    open_ = [str(one.table) for one in seen if one.is_loading]
+    # Right after a start AWS may still show what was loaded before it.
+    fresh = task.fresh_start_at
+    open_ = [
+        str(one.table) for one in seen if one.is_loading or (fresh and one.load_ended_at and one.load_ended_at < fresh)
+    ]
     if open_ or not seen or not spec.has_cdc:
         return Progress("under way", f"loading {', '.join(open_[:10]) or 'tables'} ({len(open_)} of {len(seen)} left)")
     return Progress("done", f"{len(seen)} tables are complete")

@@ -1,0 +1,203 @@
+"""What a stranger's production would suffer from: a look, a plan and a carrying out against histories that went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from dbops import asking
+from dbops.dms import account, carry, control
+from dbops.dms.carry import CarryError
+from dbops.dms.control import Judged, Services, Wanted
+from dbops.dms.ledger import Ledger
+from dbops.dms.mappings import Table
+from dbops.dms.spec import DmsSpec
+from tests.dms.dms_kit import CHECKPOINT, LOG, MYSQL, spec, table_row
+from tests.dms.fake_dms import START, FakeDms
+
+RUN = "dms_task_control/one"
+CDC: dict[str, Any] = {"task_type": "cdc"}
+
+
+class World:
+    """A DMS, a ledger and a source with its logs."""
+
+    def __init__(self, path: Path) -> None:
+        self.dms = FakeDms(1)
+        self.dms.tables = [table_row("orders", FullLoadStartTime=START, FullLoadEndTime=START)]
+        self.engine = sa.create_engine(f"sqlite:///{path}/store.db")
+        self.ledger = Ledger.open(self.engine, self.dms.now)
+        self.logs: tuple[str, ...] | None = (LOG,)
+        self.services = Services(self.dms, None, self.ledger, self._connect, self.dms.now)
+
+    @contextmanager
+    def _connect(self, _: str) -> Iterator[World]:
+        yield self
+
+    def judge(self, of: DmsSpec, action: Any = "ensure", tables: tuple[Table, ...] = ()) -> Judged:
+        found = control.judge(self.services, of, self.held(of), Wanted(action, tables))
+        control.remember(self.services, found)
+        return found
+
+    def held(self, of: DmsSpec) -> account.Account:
+        return asking.ask(self.dms, account.look([of]))
+
+    def carry(self, of: DmsSpec, steps: Any, run: str = RUN) -> None:
+        for _ in range(200):
+            if carry.advance(self.dms, self.ledger, of, run, list(steps), self.dms.now) is None:
+                return
+        pytest.fail("it never came to its end")
+
+    def made(self, of: DmsSpec) -> dict[str, Any]:
+        """The task, made and started; returns its row."""
+        self.carry(of, self.judge(of).approved.steps, "before")
+        self.dms.changed.clear()
+        return self.row(of)
+
+    def row(self, of: DmsSpec) -> dict[str, Any]:
+        return self.dms.tasks[of.task_identifier]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    made = World(tmp_path)
+    monkeypatch.setattr(control.source, "binary_logs", lambda connection: connection.logs)
+    monkeypatch.setattr(control, "_preflight", lambda *_: ((), (), ()))
+    yield made
+    made.engine.dispose()
+
+
+def action(found: Judged) -> tuple[str, str | None]:
+    return found.decision.action, found.decision.proposed
+
+
+# A task that somebody deleted ---------------------------------------------------------------------------------------
+
+
+def test_a_task_that_follows_changes_and_was_deleted_in_the_console_begins_where_it_was_seen(world: World) -> None:
+    of = spec(**CDC)
+    world.made(of)
+    assert world.judge(of).plan.is_empty
+    world.dms.tasks.clear()
+    found = world.judge(of)
+    assert found.decision.action == "cdc_from_checkpoint", found.decision
+    assert found.approved.steps[-1].arguments["CdcStartPosition"] == CHECKPOINT
+
+
+@pytest.mark.parametrize("task_type", ["full-load", "full-load-and-cdc"])
+def test_a_load_is_not_repeated_without_approval_because_its_task_was_deleted(world: World, task_type: str) -> None:
+    of = spec(task_type=task_type, protected=False)
+    world.made(of)["RecoveryCheckpoint"] = None
+    world.judge(of)
+    world.dms.tasks.clear()
+    assert action(world.judge(of)) == ("refuse", "start")
+    assert world.judge(of).plan.approvals
+
+
+def test_a_task_that_was_made_and_never_ran_is_no_predecessor(world: World) -> None:
+    of = spec()
+    world.carry(of, world.judge(of).approved.steps[:-1])
+    world.judge(of)
+    world.dms.tasks.clear()
+    assert world.judge(of).decision.action == "start"
+
+
+def test_a_task_before_without_a_checkpoint_is_not_passed_over(world: World) -> None:
+    of = spec(**CDC)
+    world.made(of)["RecoveryCheckpoint"] = None
+    world.judge(of)
+    world.dms.tasks.clear()
+    for asked in ("ensure", "start"):
+        found = world.judge(of, asked)
+        assert any("left no checkpoint" in one for one in found.approved.refusals), found.approved
+    other = spec(**CDC, cdc_start=f"{LOG}:900")
+    assert world.judge(other).approved.steps[-1].arguments["CdcStartPosition"] == f"{LOG}:900"
+
+
+def test_a_checkpoint_of_another_source_is_not_begun_from(world: World) -> None:
+    of = spec(**CDC)
+    world.made(of)
+    world.judge(of)
+    world.dms.tasks.clear()
+    other = spec(**CDC, source={**MYSQL, "identifier": "shop-other"})
+    for asked in ("ensure", "start"):
+        found = world.judge(other, asked)
+        assert any("is of source endpoint" in one for one in found.approved.refusals), found.approved
+
+
+@pytest.mark.parametrize(
+    ("declared", "begins"),
+    [(f"{LOG}:2", CHECKPOINT), (f"{LOG}:900", f"{LOG}:900"), ("2026-01-01T00:00:00", CHECKPOINT)],
+)
+def test_a_declared_position_is_for_the_first_task_and_does_not_go_back(
+    world: World, declared: str, begins: str
+) -> None:
+    of = spec(**CDC, cdc_start=declared)
+    world.carry(of, world.judge(of, "start").approved.steps, "before")
+    world.judge(of)
+    world.dms.tasks.clear()
+    assert world.judge(of).approved.steps[-1].arguments["CdcStartPosition"] == begins
+
+
+# Steps ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_new_load_is_not_done_because_somebody_else_resumed_the_task(world: World) -> None:
+    of = spec(protected=False)
+    row = world.made(of)
+    row.update(Status="stopped", StopReason="Stop Reason NORMAL")
+    (start,) = (step for step in world.judge(of, "reload_target").approved.steps if step.kind == "start_task")
+    assert start.arguments["StartReplicationTaskType"] == "reload-target"
+    world.ledger.step(
+        RUN, of.name, 0, "noted", {"noted_at": START.isoformat(), **asking.ask(world.dms, carry.before(of, start))}
+    )
+    world.carry(of, world.judge(of).approved.steps, "watch")
+    assert row["Status"] == "running"
+    with pytest.raises(CarryError, match="AWS refuses it"):
+        world.carry(of, [start])
+
+
+def test_a_connection_is_tested_again_when_the_task_is_cleared_after_a_failed_test(world: World) -> None:
+    of, dms = spec(), world.dms
+    steps = world.judge(of).approved.steps
+    dms.test_result = "failed"
+    with pytest.raises(CarryError, match="no route"):
+        world.carry(of, steps)
+    with pytest.raises(CarryError, match="no route"):
+        world.carry(of, steps)
+    dms.test_result = "successful"
+    world.carry(of, steps)
+    assert world.row(of)["Status"] == "running"
+
+
+def test_a_step_called_long_after_it_was_noted_has_its_whole_time(world: World) -> None:
+    of, dms = spec(), world.dms
+    world.made(of).update(Status="stopped", StopReason="Stop Reason NORMAL")
+    steps = world.judge(of).approved.steps
+    assert [step.kind for step in steps] == ["start_task"]
+    world.ledger.step(
+        RUN, of.name, 0, "noted", {"noted_at": dms.now().isoformat(), **asking.ask(dms, carry.before(of, steps[0]))}
+    )
+    dms._clock += timedelta(minutes=of.limits.start_minutes + 5)
+    dms.looks = 5
+    world.carry(of, steps)
+    assert dms.changed == {"start_replication_task": 1}
+
+
+def test_a_table_that_was_loaded_before_the_last_fresh_start_is_not_taken_for_loaded(world: World) -> None:
+    of = spec()
+    stats = world.made(of)["ReplicationTaskStats"]
+    stats["FreshStartDate"] = START + timedelta(hours=1)
+    found = asking.ask(world.dms, carry.loaded(of))
+    assert (found.state, "shop.orders" in found.text) == ("under way", True), found
+    world.dms.tables[0] |= {
+        "FullLoadStartTime": START + timedelta(hours=2),
+        "FullLoadEndTime": START + timedelta(hours=3),
+    }
+    assert asking.ask(world.dms, carry.loaded(of)).state == "done"
