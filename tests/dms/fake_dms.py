@@ -32,6 +32,7 @@ class FakeDms:
         self.tests: dict[str, dict[str, Any]] = {}
         self.tasks: dict[str, dict[str, Any]] = {}
         self.tables: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
         self.changed: Counter[str] = Counter()
         self.described = 0
         self.test_result = "successful"
@@ -97,7 +98,7 @@ class FakeDms:
         return {"TableStatistics": self.tables}
 
     def _describe_events(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"Events": []}
+        return {"Events": self.events}
 
     def _create_endpoint(self, given: dict[str, Any]) -> None:
         name = given["EndpointIdentifier"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +201,46 @@ def test_a_table_that_was_loaded_before_the_last_fresh_start_is_not_taken_for_lo
         "FullLoadEndTime": START + timedelta(hours=3),
     }
     assert asking.ask(world.dms, carry.loaded(of)).state == "done"
+
+
+# A look that is old, a message that is old -------------------------------------------------------------------------------
+
+
+def unchanged(world: World, of: DmsSpec, document: dict[str, Any]) -> None:
+    control.require_unchanged(world.services, of, document)
+
+
+def event(text: str, at: datetime, of: DmsSpec) -> dict[str, Any]:
+    return {"SourceIdentifier": of.task_identifier, "SourceType": "replication-task", "Message": text, "Date": at}
+
+
+def test_a_plan_that_follows_from_an_event_is_the_same_when_it_is_carried_out(world: World) -> None:
+    of = spec(protected=False)
+    world.made(of).update(Status="failed", StopReason="Stop Reason FATAL_ERROR")
+    world.dms.events = [event("Could not find first log file name in binary log index file", world.dms.now(), of)]
+    found = world.judge(of)
+    assert action(found) == ("refuse", "reload_target")
+    unchanged(world, of, found.document)
+
+
+def test_what_was_said_before_the_last_start_holds_nothing_back(world: World) -> None:
+    of = spec()
+    world.dms.events = [
+        event("Could not find first log file name in binary log index file", START - timedelta(hours=2), of)
+    ]
+    world.made(of).update(Status="failed", StopReason="Stop Reason RECOVERABLE_ERROR")
+    assert world.judge(of).decision.action == "resume"
+
+
+def test_a_table_that_was_loaded_since_it_was_named_is_not_loaded_again(world: World) -> None:
+    of = spec()
+    world.made(of)
+    world.row(of)["ReplicationTaskStats"] |= {"TablesLoading": None}
+    said = world.dms.now()
+    world.dms.events = [event("Table 'shop'.'orders': LOB column truncated to 32768 bytes", said, of)]
+    assert world.judge(of).decision.action == "reload_tables"
+    world.dms.tables[0] |= {
+        "FullLoadStartTime": said + timedelta(minutes=1),
+        "FullLoadEndTime": said + timedelta(minutes=2),
+    }
+    assert world.judge(of).decision.action == "none"

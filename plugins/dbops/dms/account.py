@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from dbops.asking import Question
 from dbops.dms import states
@@ -18,6 +18,9 @@ from dbops.dms.states import ConnectionTest, Endpoint, Instance, Task
 
 EVENTS_MINUTES = 24 * 60
 """How far back events of tasks are read: a failure of the night is still told in the morning."""
+
+TIME = "%Y-%m-%d %H:%M:%S"
+"""How the time of an event stands before its text."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Account:
         """What a plan of this spec is made against."""
         return World(self.task(spec), self.endpoints, self.instances, self.connections)
 
+    def said(self, spec: DmsSpec) -> tuple[str, ...]:
+        """Events of the task of a spec since its last start: what was said before holds nothing back, for it was passed."""
+        since = self.task(spec).started_at
+        told = self.messages.get(spec.task_identifier, ())
+        return told if since is None else tuple(text for text in told if text[:19] >= f"{since.astimezone(UTC):{TIME}}")
+
     def instance_status(self, spec: DmsSpec) -> str:
         """Status of the replication instance of a spec; "" when it has none."""
         wanted = self.task(spec).instance_arn
@@ -60,26 +69,30 @@ def look(specs: Iterable[DmsSpec]) -> Question[Account]:
     return Account(tasks, replications, endpoints, instances, tests, messages)
 
 
-def one(spec: DmsSpec) -> Question[Account]:
-    """The same for one spec: its task alone, and not the events."""
+def one(spec: DmsSpec, *, events: bool = False) -> Question[Account]:
+    """The same for one spec: its task alone, and its events only where they are asked for."""
     is_serverless = spec.compute.kind == "serverless"
     task = yield from states.one_task(spec.task_identifier, is_serverless=is_serverless)
     held = {} if task.status == "missing" else {task.identifier: task}
     endpoints = yield from states.endpoints()
     instances = () if is_serverless else (yield from states.instances())
     tests = () if is_serverless else (yield from states.connection_tests())
-    return Account({} if is_serverless else held, held if is_serverless else {}, endpoints, instances, tests, {})
+    messages = (yield from _messages(spec.task_identifier)) if events and not is_serverless else {}
+    return Account({} if is_serverless else held, held if is_serverless else {}, endpoints, instances, tests, messages)
 
 
-def _messages() -> Question[dict[str, tuple[str, ...]]]:
-    rows = yield from states.pages("describe_events", "Events", SourceType="replication-task", Duration=EVENTS_MINUTES)
+def _messages(identifier: str = "") -> Question[dict[str, tuple[str, ...]]]:
+    chosen = {"SourceIdentifier": identifier} if identifier else {}
+    rows = yield from states.pages(
+        "describe_events", "Events", SourceType="replication-task", Duration=EVENTS_MINUTES, **chosen
+    )
     found: dict[str, list[tuple[datetime, str]]] = {}
     for row in rows:
         at = row.get("Date")
         if isinstance(at, datetime):
             found.setdefault(str(row.get("SourceIdentifier") or ""), []).append((at, str(row.get("Message") or "")))
     return {
-        identifier: tuple(f"{at:%Y-%m-%d %H:%M:%S} {text}" for at, text in sorted(texts))
+        identifier: tuple(f"{at.astimezone(UTC):{TIME}} {text}" for at, text in sorted(texts))
         for identifier, texts in found.items()
     }
 

@@ -273,7 +273,7 @@ def _evidence(
         task,
         tables=None if statistics is None else tuple(statistics),
         instance_status=held.instance_status(spec),
-        messages=held.messages.get(spec.task_identifier, ()),
+        messages=held.said(spec),
         restarts=services.ledger.restarts(spec.name, task.checkpoint),
         restarts_limit=spec.limits.restarts,
         error_rows_limit=spec.limits.error_rows,
@@ -443,7 +443,7 @@ def require_unchanged(services: Services, spec: DmsSpec, document: Mapping[str, 
     Raises:
         ControlError: the plan made now differs
     """
-    held = asking.ask(services.dms, account.one(spec))
+    held = asking.ask(services.dms, account.one(spec, events=True))
     carry.unchanged(spec, held, document["task"]["arn"])
     wanted = Wanted(
         document["action"],

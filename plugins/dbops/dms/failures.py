@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Literal
 
 from dbops.dms.decision import Hindrance
@@ -156,6 +157,7 @@ _CONNECTION = re.compile(
 )
 _RESTART = re.compile(r"recoverable error|task .*(is being |was )?restart", re.IGNORECASE)
 _NAME = re.compile(r"table ['\"`]?([A-Za-z0-9_$]+)['\"`]?\.['\"`]?([A-Za-z0-9_$]+)", re.IGNORECASE)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 Hits = Iterator[tuple[str, tuple[Table, ...]]]
 
@@ -266,8 +268,18 @@ def _connection(seen: Evidence) -> Hits:
 def _said(seen: Evidence, pattern: re.Pattern[str]) -> Hits:
     for text in seen.texts:
         if pattern.search(text):
-            named = tuple(Table(*match.groups()) for match in _NAME.finditer(text))
-            yield f"DMS says: {_short(text)}", named
+            named = [Table(*match.groups()) for match in _NAME.finditer(text)]
+            left = tuple(table for table in named if not _is_loaded_since(seen, table, text))
+            if named and not left:
+                continue
+            yield f"DMS says: {_short(text)}", left
+
+
+def _is_loaded_since(seen: Evidence, table: Table, text: str) -> bool:
+    """Whether the load of a table began after an event about it, which has its time in UTC before its text."""
+    found = _TIME.match(text)
+    began = next((one.load_started_at for one in seen.tables or () if one.table == table), None)
+    return bool(found and began and f"{began.astimezone(UTC):%Y-%m-%d %H:%M:%S}" > found[0])
 
 
 def _short(text: str) -> str:

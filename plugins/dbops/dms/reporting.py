@@ -61,7 +61,7 @@ def _standing(
     of_task, counted = measured.get(task.arn), account.is_counted_complete(task, spec)
     tables = asking.ask(services.dms, states.statistics(task)) if task.arn and not (is_watch and counted) else None
     seen = Evidence(
-        task, tables=tables, instance_status=held.instance_status(spec), messages=held.messages.get(spec.task_identifier, ()),
+        task, tables=tables, instance_status=held.instance_status(spec), messages=held.said(spec),
         restarts=ledger.restarts(spec.name, task.checkpoint), restarts_limit=spec.limits.restarts,
         error_rows_limit=spec.limits.error_rows,
     )  # fmt: skip
