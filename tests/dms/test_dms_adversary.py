@@ -41,7 +41,9 @@ class World:
         yield self
 
     def judge(self, of: DmsSpec, action: Any = "ensure", tables: tuple[Table, ...] = ()) -> Judged:
-        found = control.judge(self.services, of, self.held(of), Wanted(action, tables))
+        held = self.held(of)
+        self.ledger.saw({of.name: held.task(of)}, self.dms.now())
+        found = control.judge(self.services, of, held, Wanted(action, tables))
         control.remember(self.services, found)
         return found
 

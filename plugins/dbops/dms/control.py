@@ -412,13 +412,7 @@ def _left(spec: DmsSpec, held: Account, wanted: Wanted, now: datetime, error: Ex
 
 
 def remember(services: Services, judged: Judged) -> None:
-    """Count failures of tables in the ledger, each once however often it is seen; a load that ended well ends the count.
-
-    Where a task has come to is kept once an hour: who deletes it in the console saves no checkpoint.
-    """
-    if judged.task.arn and judged.task.has_run:
-        hour = judged.at.replace(minute=0, second=0, microsecond=0)
-        services.ledger.save_checkpoint(judged.spec.name, judged.task, None, hour)
+    """Count failures of tables in the ledger, each once however often it is seen; a load that ended well ends the count."""
     for one in judged.statistics or ():
         if one.is_failed:
             reason = f"{one.raw_state or one.state}, {one.error_rows} rows failed"

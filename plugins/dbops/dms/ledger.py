@@ -320,13 +320,41 @@ class Ledger:
         self, spec: str, task: Task, statistics: Iterable[TableStatistics] | None, at: datetime
     ) -> None:
         """Keep where a task has come to, and the statistics of its tables; the same moment is kept once."""
+        self._enter(_checkpoint, self._place(spec, task, statistics, at))
+
+    def saw(self, tasks: Mapping[str, Task], at: datetime) -> None:
+        """Keep where tasks have come to, once an hour each: who deletes one in the console saves no checkpoint.
+
+        Args:
+            tasks: name of a spec -> its task; one that never ran is left out
+            at: when they were seen
+        """
+        hour = _naive(at).replace(minute=0, second=0, microsecond=0)
+        seen = sa.select(_checkpoint.c.spec).where(_checkpoint.c.spec.in_(list(tasks)), _checkpoint.c.saved_at == hour)
+        there = {row.spec for row in self._all(seen)}
+        rows = [
+            self._place(spec, task, None, hour)
+            for spec, task in tasks.items()
+            if spec not in there and task.arn and task.has_run
+        ]
+        if not rows:
+            return
+        try:
+            self._change(sa.insert(_checkpoint), rows)
+        except sa.exc.IntegrityError as error:  # another run entered some of them meanwhile
+            if not _is_duplicate(error):
+                raise
+            for row in rows:
+                self._enter(_checkpoint, row)
+
+    @staticmethod
+    def _place(spec: str, task: Task, statistics: Iterable[TableStatistics] | None, at: datetime) -> dict[str, Any]:
         counted = None if statistics is None else {str(one.table): _statistics(one) for one in statistics}
-        values = {
+        return {
             "spec": spec, "saved_at": _naive(at), "task": task.identifier, "source_arn": task.source_arn,
             "status": task.raw_status or task.status,
             "stop_reason": task.raw_stop_reason or task.stop_reason, "checkpoint": task.checkpoint, "statistics": counted,
         }  # fmt: skip
-        self._enter(_checkpoint, values)
 
     def last_checkpoint(self, spec: str) -> str:
         """The newest checkpoint that a task of the spec had, "" when none ever had one."""
@@ -521,11 +549,11 @@ class Ledger:
             raise
         return True
 
-    def _change(self, statement: Any) -> int:
+    def _change(self, statement: Any, rows: Sequence[Mapping[str, Any]] | None = None) -> int:
         """Rows that the statement found, in a transaction of its own; a deadlock rolls it back, so it is tried again."""
         for attempt in _retrying():
             with attempt, self.engine.begin() as connection:
-                return int(connection.execute(statement).rowcount)
+                return int(connection.execute(statement, rows).rowcount)
         raise AssertionError("unreachable")
 
     def _all(self, query: sa.Select[Any]) -> Sequence[Any]:

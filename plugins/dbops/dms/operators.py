@@ -124,6 +124,7 @@ class LookOperator(_DmsOperator):
 
         services, run = self.services(members[0]), operators.run_label(context)
         held = asking.ask(services.dms, account.look(members))
+        services.ledger.saw({spec.name: held.task(spec) for spec in members}, services.now())
         following = [spec for spec in members if spec.has_cdc and held.task(spec).arn]
         minutes = max((health.window(spec) for spec in following), default=0)
         tasks = [held.task(spec) for spec in following]
