@@ -65,7 +65,8 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    max_active_runs=1,
+    # A load takes hours; other specs do not wait for it, and two runs on one spec are kept apart by their claim.
+    max_active_runs=16,
     dagrun_timeout=timedelta(hours=72),
     default_args=alerting.default_args(execution_timeout=timedelta(hours=48)),
     on_failure_callback=alerting.dag_failure_callback(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from dbops import asking
-from dbops.dms import account, carry, control
+from dbops.dms import account, carry, control, proving
 from dbops.dms.carry import CarryError
-from dbops.dms.control import Judged, Services, Wanted
+from dbops.dms.control import ControlError, Judged, Services, Wanted
 from dbops.dms.ledger import Ledger
 from dbops.dms.mappings import Table
 from dbops.dms.spec import DmsSpec
@@ -246,3 +246,84 @@ def test_a_table_that_was_loaded_since_it_was_named_is_not_loaded_again(world: W
         "FullLoadEndTime": said + timedelta(minutes=2),
     }
     assert world.judge(of).decision.action == "none"
+
+
+def test_a_plan_that_was_begun_is_not_gone_on_with_at_another_task_or_days_later(world: World) -> None:
+    of = spec()
+    row = world.made(of)
+    row.update(Status="stopped", StopReason="Stop Reason NORMAL")
+    document = world.judge(of, "delete").document
+    world.ledger.step(RUN, of.name, 0, "done", {"noted_at": world.dms.now().isoformat()})
+    control.require_same(world.services, of, document, world.ledger.steps(RUN, of.name))
+    row["ReplicationTaskArn"] += "OTHER"
+    with pytest.raises(CarryError, match="run again"):
+        control.require_same(world.services, of, document, world.ledger.steps(RUN, of.name))
+    row["ReplicationTaskArn"] = row["ReplicationTaskArn"].removesuffix("OTHER")
+    world.dms._clock += timedelta(hours=30)
+    with pytest.raises(ControlError, match="start a new run"):
+        control.require_same(world.services, of, document, world.ledger.steps(RUN, of.name))
+
+
+def test_a_task_that_the_plan_stops_is_not_asked_to_prove_that_it_runs(world: World) -> None:
+    of = spec(protected=False, canary={"schema_name": "shop", "table": "canary"})
+    world.made(of)
+    assert proving.is_running(of, world.judge(of).document)
+    stands = spec(protected=False, wanted="stopped", canary={"schema_name": "shop", "table": "canary"})
+    found = world.judge(stands)
+    assert [step.kind for step in found.approved.steps] == ["save_checkpoint", "stop_task"]
+    assert not proving.is_running(stands, found.document)
+
+
+# Who else is there ------------------------------------------------------------------------------------------------------
+
+
+def test_a_status_neither_claims_nor_waits_for_the_run_that_works(world: World) -> None:
+    of = spec()
+    world.made(of)
+    world.ledger.claim(of.name, "dms_task_watch/now", world.dms.now() + timedelta(hours=9), world.dms.now())
+    asked = Wanted("status", is_looking=True)
+    found = control.look(world.services, of, world.held(of), asked, RUN, {}, watch=False)
+    assert found["decision"]["reason"].startswith("only looked")
+    world.ledger.claim(of.name, "dms_task_watch/now", world.dms.now() + timedelta(hours=9), world.dms.now())
+
+
+def test_two_specs_of_one_task_are_refused(world: World) -> None:
+    one, other = spec(), spec(name="shop_lines", identifier="shop-orders", task_type="full-load")
+    held = asking.ask(world.dms, account.look([one, other]))
+    for of in (one, other):
+        with pytest.raises(ControlError, match=r"shop_lines, shop_orders.*shop-orders"):
+            control.judge(world.services, of, held, Wanted())
+
+
+# What is kept -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_place_of_each_spec_is_kept_however_old(world: World) -> None:
+    of = spec(**CDC)
+    world.made(of)
+    for _ in range(3):
+        world.judge(of)
+        world.dms._clock += timedelta(hours=1)
+    world.row(of)["RecoveryCheckpoint"] = None
+    world.judge(of)
+    assert world.ledger.prune(world.dms.now() + timedelta(days=400)) > 0
+    assert world.ledger.last_checkpoint(of.name) == CHECKPOINT
+    assert world.ledger.has_run(of.name)
+    with world.engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT COUNT(*) FROM dms_checkpoint")).scalar_one() == 2
+
+
+def test_plans_go_before_events_and_once_a_day(world: World) -> None:
+    at = [datetime(2026, 5, 1, tzinfo=UTC)]
+    ledger = Ledger(world.engine, lambda: at[0])
+    ledger.note("s", "r", "decision", "none")
+    ledger.keep_plan("r", "s", {"steps": []})
+    at[0] += timedelta(days=30)
+    assert ledger.tidy(at[0]) == 1
+    assert (ledger.plan("r", "s"), ledger.count_events("s")) == (None, 1)
+    ledger.keep_plan("r", "s", {"steps": []})
+    at[0] += timedelta(hours=23)
+    assert ledger.tidy(at[0]) == 0
+    at[0] += timedelta(days=90)
+    assert ledger.tidy(at[0]) >= 2
+    assert ledger.count_events("s") == 0

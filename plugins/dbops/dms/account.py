@@ -7,7 +7,7 @@ that every table is loaded and none has an error (:func:`is_counted_complete`), 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from dbops.asking import Question
@@ -35,6 +35,8 @@ class Account:
     connections: tuple[ConnectionTest, ...]
     messages: Mapping[str, tuple[str, ...]]
     """Events of the last day by identifier of the task, oldest first, each with its time in UTC."""
+    rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Identifier of a task that several specs declare -> their names."""
 
     def task(self, spec: DmsSpec) -> Task:
         """The task of a spec; ``missing`` when there is none."""
@@ -59,6 +61,7 @@ class Account:
 
 def look(specs: Iterable[DmsSpec]) -> Question[Account]:
     """Everything that plans of these specs are made against."""
+    specs = list(specs)
     kinds = {spec.compute.kind for spec in specs}
     tasks = (yield from states.tasks()) if "instance" in kinds else {}
     replications = (yield from states.replications()) if "serverless" in kinds else {}
@@ -66,7 +69,15 @@ def look(specs: Iterable[DmsSpec]) -> Question[Account]:
     instances = (yield from states.instances()) if "instance" in kinds else ()
     tests = (yield from states.connection_tests()) if "instance" in kinds else ()
     messages = yield from _messages() if "instance" in kinds else _nothing()
-    return Account(tasks, replications, endpoints, instances, tests, messages)
+    return Account(tasks, replications, endpoints, instances, tests, messages, rivals(specs))
+
+
+def rivals(specs: Iterable[DmsSpec]) -> dict[str, tuple[str, ...]]:
+    """Identifiers that several specs of one account and region declare, with their names."""
+    found: dict[str, list[str]] = {}
+    for spec in specs:
+        found.setdefault(spec.task_identifier, []).append(spec.name)
+    return {identifier: tuple(sorted(names)) for identifier, names in found.items() if len(names) > 1}
 
 
 def one(spec: DmsSpec, *, events: bool = False) -> Question[Account]:

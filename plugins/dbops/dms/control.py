@@ -52,6 +52,8 @@ CONFIRMED: frozenset[str] = frozenset({"stop", "drain", "delete", "reload_target
 
 CLAIM = timedelta(minutes=30)
 """How long a run that died keeps others from the spec; a task that waits renews it for as long as it may wait."""
+RESUMED_HOURS = 24
+"""Hours after its last step, within which a plan that was begun is gone on with; longer where a load may take longer."""
 
 
 class ControlError(ValueError):
@@ -68,6 +70,8 @@ class Wanted:
     is_confirmed: bool = False
     """The spec's name was typed out."""
     drain_at: datetime | None = None
+    is_looking: bool = False
+    """Nothing will be called: it neither claims the spec nor waits for the run that works on it."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,11 @@ def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> J
         ControlError: what is asked for cannot be done with this spec
     """
     check(spec, wanted)
+    if rivals := held.rivals.get(spec.task_identifier):
+        raise ControlError(
+            f"identifier: {', '.join(rivals)} all declare the task {spec.task_identifier}, and would undo each other's changes; "
+            "give each its own identifier"
+        )
     task, at = held.task(spec), services.now()
     statistics = _statistics(services, spec, held, wanted)
     logs, trouble = _logs(services, spec, task)
@@ -355,7 +364,8 @@ def look(
     if ledger.steps(run, spec.name) and (kept := ledger.plan(run, spec.name)):
         return kept
     try:
-        claim(services, spec, run, is_over)
+        if not wanted.is_looking:
+            claim(services, spec, run, is_over)
         document = _judged(services, spec, held, wanted, run, measured)
     except Exception as error:
         if not watch:
@@ -450,6 +460,24 @@ def require_unchanged(services: Services, spec: DmsSpec, document: Mapping[str, 
             f"the task has changed since the plan was made (it is {now.task.raw_status or now.task.status}): planned was "
             f"{headline(document)}; now it would be {headline(now.document)}; run again"
         )
+
+
+def require_same(
+    services: Services, spec: DmsSpec, document: Mapping[str, Any], steps: Mapping[int, Mapping[str, Any]]
+) -> None:
+    """Refuse to go on with a plan that was begun, when another task stands there by now, or when it was begun too long ago.
+
+    Raises:
+        CarryError: the task is another one
+        ControlError: nothing of the plan has been done for longer than a step may take
+    """
+    last = max(one.get("done_at") or one["noted_at"] for one in steps.values())
+    limit = timedelta(hours=max(RESUMED_HOURS, spec.limits.load_hours))
+    if services.now() - last > limit:
+        raise ControlError(
+            f"the plan was begun, and went on last at {last:%Y-%m-%d %H:%M} UTC, more than {limit} ago; start a new run, which looks again"
+        )
+    carry.unchanged(spec, asking.ask(services.dms, account.one(spec)), document["task"]["arn"])
 
 
 def awaited(spec: DmsSpec, document: Mapping[str, Any]) -> str:

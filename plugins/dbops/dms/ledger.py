@@ -32,6 +32,10 @@ MAX_RESTARTS = 200
 """So many restarts are looked back at; more than a spec can allow."""
 QUIET = timedelta(hours=1)
 """So long a table has to have gone without a failure, before a finished load ends its row of failures."""
+PLANS_KEPT, EVENTS_KEPT = timedelta(days=14), timedelta(days=90)
+"""A run every ten minutes over many specs keeps a plan of each, which nobody needs for long; why something was done is asked later."""
+TIDY = "*"
+"""In place of a spec: the event of the daily deletion."""
 StepState = Literal["noted", "called", "done"]
 _STATES: tuple[StepState, ...] = get_args(StepState)
 
@@ -511,6 +515,16 @@ class Ledger:
                 table, row.status, **counts, sample=tuple(row.sample or ()), reason=row.reason
             )
         return tuple(newest[table] for table in sorted(newest))
+
+    def tidy(self, now: datetime) -> int:
+        """Once a day, delete plans and steps older than PLANS_KEPT, the rest that :meth:`prune` names after EVENTS_KEPT; returns how many rows."""
+        last = self.events(TIDY, 1)
+        if last and last[0].at > now - timedelta(days=1):
+            return 0
+        self.note(TIDY, f"tidy/{_naive(now):%Y-%m-%d %H}", "tidy", "old plans, steps and events are deleted")
+        old = ((_step, _step.c.noted_at), (_plan, _plan.c.made_at))
+        gone = sum(self._change(sa.delete(table).where(at < _naive(now - PLANS_KEPT))) for table, at in old)
+        return gone + self.prune(now - EVENTS_KEPT)
 
     def prune(self, before: datetime) -> int:
         """Delete events, plans, steps and failures that count no more, from before a moment; returns how many rows.

@@ -104,7 +104,8 @@ class LookOperator(_DmsOperator):
             self._wrong(f"confirm is {params.get('confirm')!r}: type {chosen[0].name!r} to let this run {action}")
         tables = tuple(self._table(text) for text in params.get("tables") or ())
         drain_at = context["dag_run"].start_date if action == "drain" else None
-        return chosen, Wanted(action, tables, is_confirmed, drain_at)
+        is_looking = bool(params["dry_run"] or action == "status")
+        return chosen, Wanted(action, tables, is_confirmed, drain_at, is_looking)
 
     def _wrong(self, text: str) -> None:
         raise Stopped(text, happened=UNTOUCHED, safe_next=CORRECT_FORM)
@@ -175,7 +176,8 @@ class _ItemOperator(_DmsOperator):
 
     def is_dry(self, context: Context) -> bool:
         """Whether this run changes nothing."""
-        return bool(context["params"].get("dry_run", not self.watch))
+        params = context["params"]
+        return bool(params.get("dry_run", not self.watch) or params.get("action") == "status")
 
     def stop(
         self, context: Context, services: Services, spec: DmsSpec, text: str, happened: str, safe_next: str
@@ -218,7 +220,9 @@ class CarryOutOperator(_ItemOperator):
             raise AirflowSkipException(control.headline(document))
         with self.explained(spec, STANDING, AGAIN):
             self.claim(context, services, spec)
-            if not services.ledger.steps(run, spec.name):
+            if begun := services.ledger.steps(run, spec.name):
+                control.require_same(services, spec, document, begun)
+            else:
                 control.require_unchanged(services, spec, document)
             waiting = carry.advance(services.dms, services.ledger, spec, run, steps, services.now)
             if waiting is not None:
@@ -482,6 +486,7 @@ class ReportOperator(_DmsOperator):
                 found += reporting.standings(services, members, run, proven, is_watch=self.watch)
             common = self.common(context, chosen[0].aws_connection, {})
             if self.watch:
+                services.ledger.tidy(services.now())
                 report = summary.report_many(found, common)
             else:
                 report = summary.report(found[0], common, action=params["action"], dry_run=params["dry_run"])

@@ -36,9 +36,11 @@ def is_running(spec: DmsSpec, document: Mapping[str, Any]) -> bool:
     """Whether the plan's task follows changes, or will after its steps."""
     if not spec.has_cdc or document["action"] in _ENDING:
         return False
-    starts = any(one["kind"] == "start_task" for one in document["steps"])
+    turns = [one["kind"] for one in document["steps"] if one["kind"] in ("start_task", "stop_task")]
     blocked = document["refusals"] or document["approvals"]
-    return document["task"]["status"] == "running" or bool(starts and not blocked)
+    if turns and not blocked:
+        return bool(turns[-1] == "start_task")
+    return bool(document["task"]["status"] == "running")
 
 
 def token(run: str, try_number: int) -> str:
