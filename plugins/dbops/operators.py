@@ -62,12 +62,13 @@ class RoomOperator(BaseOperator, Generic[S]):
         except (guardrails.Refused, specs.SpecError) as error:
             raise Stopped(str(error), happened=UNTOUCHED, safe_next=CORRECT_FORM) from error
 
-    def start_run(self, context: Context, spec: S, aws_connection: str) -> None:
-        """Note in the store that this run works on the spec."""
+    def start_run(self, context: Context, spec: S | None, aws_connection: str) -> None:
+        """Note in the store that this run works on the spec; None for a run whose one report is about many."""
         from dbops.store import Store
 
+        name = spec.name if spec else ""
         Store.open().start_run(
-            context["dag_run"].dag_id, context["run_id"], spec.name, connections.aws_provenance(aws_connection)
+            context["dag_run"].dag_id, context["run_id"], name, connections.aws_provenance(aws_connection)
         )
 
     def publish(self, context: Context, report: reports.Report, aws_connection: str) -> None:
@@ -103,7 +104,7 @@ class RoomOperator(BaseOperator, Generic[S]):
         refused: tuple[type[Exception], ...] = (guardrails.Refused, *self.refusals())
         try:
             yield
-        except AirflowSkipException:
+        except (AirflowSkipException, Explained):
             raise
         except refused as error:
             raise Stopped(str(error), happened=happened, safe_next=safe_next, target=self.target(spec)) from error

@@ -77,7 +77,7 @@ def load_all(room: str, model: type[S], *, enabled_only: bool = False) -> list[S
     found, errors = [], []
     for name in names(room):
         try:
-            found.append(load(room, name, model))
+            found.append(_read(specs_dir(room) / f"{name}{SUFFIX}", model))
         except SpecError as error:
             errors.append(str(error))
     if errors:

@@ -296,7 +296,7 @@ LINES = 'U,1,zero,2026-03-01 11:00:00.000000\nU,1,"one",2026-03-01 12:00:00.1234
     ("settings", "key", "body"),
     [
         ({}, "cdc/shop/canary/{stamp}.csv", LINES.encode()),
-        ({"CompressionType": "gzip"}, "cdc/shop/canary/{stamp}.csv.gz", gzip.compress(LINES.encode())),
+        ({"CompressionType": "gzip"}, "cdc/shop/canary/{stamp}.csv.gz", gzip.compress(LINES.encode(), mtime=0)),
         ({"CsvDelimiter": "|"}, "cdc/shop/canary/{stamp}.csv", LINES.replace(",", "|").encode()),
         ({"AddColumnName": True}, "cdc/shop/canary/{stamp}.csv", b"Op,id,token,written_at\n" + LINES.encode()),
         ({"TimestampColumnName": "ts"}, "cdc/shop/canary/{stamp}.csv", LINES.replace("U,", "U,now,").encode()),

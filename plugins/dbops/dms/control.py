@@ -32,7 +32,7 @@ from dbops.dms.decision import Decision, Known, Wish
 from dbops.dms.facts import Check
 from dbops.dms.failures import Evidence, Failure
 from dbops.dms.health import Measured
-from dbops.dms.ledger import Claimed, Ledger, failure_id
+from dbops.dms.ledger import Claimed, Ledger, Recall, failure_id
 from dbops.dms.lint import Finding
 from dbops.dms.mappings import Table
 from dbops.dms.plan import Plan
@@ -160,8 +160,15 @@ def check(spec: DmsSpec, wanted: Wanted) -> None:
         raise ControlError(f"overrides: {', '.join(unknown)} is no rule and no check; correct the spec")
 
 
-def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> Judged:
+def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted, kept: Recall | None = None) -> Judged:
     """Everything that is known of one task now, and the plan that follows.
+
+    Args:
+        services: how AWS, servers and ledger are reached
+        spec: the spec
+        held: what AWS has
+        wanted: what the run asks for
+        kept: what the ledger holds, where it was asked for many specs at once
 
     Raises:
         ControlError: what is asked for cannot be done with this spec
@@ -172,18 +179,19 @@ def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> J
             f"identifier: {', '.join(rivals)} all declare the task {spec.task_identifier}, and would undo each other's changes; "
             "give each its own identifier"
         )
+    kept = kept or services.ledger.recall([spec.name])
     task, at = held.task(spec), services.now()
-    statistics = _statistics(services, spec, held, wanted)
+    statistics = _statistics(services, spec, held, wanted, kept)
     logs, trouble = _logs(services, spec, task)
-    seen = _evidence(services, spec, held, statistics)
+    seen = evidence(spec, held, statistics, kept)
     found = failures.recognise(seen)
     if wanted.action not in WISHES:
         plain = [_plain(spec, task, wanted, is_approved=is_approved) for is_approved in (False, True)]
         return Judged(spec, wanted, task, statistics, found, lint.lint(spec), plain[0], plain[1], at, trouble)
 
     began = {one.table: one.load_started_at for one in statistics or () if one.load_started_at}
-    differing = {*services.ledger.differing(spec.name, began), *failures.differing(found)}
-    quarantined = set(services.ledger.quarantined(spec.name, spec.quarantine_after)) - set(wanted.tables)
+    differing = {*kept.differing(spec.name, began), *failures.differing(found)}
+    quarantined = set(kept.quarantined(spec.name, spec.quarantine_after)) - set(wanted.tables)
     start_at, has_predecessor, lost = _start_at(services, spec, held)
     known = decision.known(
         task,
@@ -196,7 +204,7 @@ def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> J
         logs=logs,
         start_at=start_at,
         hindrance=failures.hindrance(found),
-        may_restart=services.ledger.restarts(spec.name, task.checkpoint) < spec.limits.restarts,
+        may_restart=seen.restarts < spec.limits.restarts,
         empties=lint.empties_target(spec) and spec.protected,
         counted_complete=statistics is None and account.is_counted_complete(task, spec),
         predecessor=has_predecessor,
@@ -252,13 +260,15 @@ def _plain(spec: DmsSpec, task: Task, wanted: Wanted, *, is_approved: bool) -> P
     return Plan(Decision("none", f"only looked: the task is {task.raw_status or task.status}"))
 
 
-def _statistics(services: Services, spec: DmsSpec, held: Account, wanted: Wanted) -> tuple[TableStatistics, ...] | None:
+def _statistics(
+    services: Services, spec: DmsSpec, held: Account, wanted: Wanted, kept: Recall
+) -> tuple[TableStatistics, ...] | None:
     """Statistics of the tables, where the task's own counts do not suffice."""
-    task, name = held.task(spec), spec.name
+    task = held.task(spec)
     if not task.arn:
         return None
-    kept = services.ledger.differing(name) or services.ledger.quarantined(name, spec.quarantine_after)
-    if wanted.action == "ensure" and not kept and account.is_counted_complete(task, spec):
+    is_known = not (kept.differing(spec.name) or kept.quarantined(spec.name, spec.quarantine_after))
+    if wanted.action == "ensure" and is_known and account.is_counted_complete(task, spec):
         return None
     return asking.ask(services.dms, states.statistics(task))
 
@@ -274,16 +284,15 @@ def _logs(services: Services, spec: DmsSpec, task: Task) -> tuple[tuple[str, ...
         return None, f"the source ({spec.connection}) could not be asked: {error}"
 
 
-def _evidence(
-    services: Services, spec: DmsSpec, held: Account, statistics: Sequence[TableStatistics] | None
-) -> Evidence:
+def evidence(spec: DmsSpec, held: Account, statistics: Sequence[TableStatistics] | None, kept: Recall) -> Evidence:
+    """What failures of a task are recognised from."""
     task = held.task(spec)
     return Evidence(
         task,
         tables=None if statistics is None else tuple(statistics),
         instance_status=held.instance_status(spec),
         messages=held.said(spec),
-        restarts=services.ledger.restarts(spec.name, task.checkpoint),
+        restarts=kept.restarts(spec.name, task.checkpoint),
         restarts_limit=spec.limits.restarts,
         error_rows_limit=spec.limits.error_rows,
     )
@@ -332,67 +341,86 @@ def _is_assessed(services: Services, spec: DmsSpec, task: Task) -> bool:
 
 def look(
     services: Services,
-    spec: DmsSpec,
+    specs: Sequence[DmsSpec],
     held: Account,
     wanted: Wanted,
     run: str,
     measured: Mapping[str, Measured],
     *,
-    watch: bool,
-    is_over: Callable[[str], bool] = lambda run: False,
-) -> dict[str, Any]:
-    """Judge a spec and keep the plan in the ledger, once a run: a run that began its plan goes on with that one.
+    refused: Mapping[str, Claimed] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Judge specs and keep their plans in the ledger, once a run: a run that began a plan goes on with that one.
 
     Args:
         services: how AWS, servers and ledger are reached
-        spec: the spec
+        specs: of one account and region, each claimed by this run
         held: what AWS has
         wanted: what the run asks for
         run: ``dag_id/run_id``
         measured: ARN of a task -> its metrics
-        watch: a run over many specs: what one of them cannot be asked is kept in its plan, and the others go on
-        is_over: whether a run has ended: then its claim is taken over, however long it was made for
+        refused: in a run over many: why some of them could not be claimed; those are left to the other run. What one spec cannot be
+            asked is kept in its plan, and the others go on
 
     Returns:
-        the plan's document
+        name of a spec -> its plan's document
 
     Raises:
-        Claimed: another run works on the spec (not with `watch`: then the spec is left to that run)
-        ControlError: what is asked for cannot be done with this spec
+        ControlError: what is asked for cannot be done with the spec (only without `refused`)
     """
-    ledger, now = services.ledger, services.now()
-    if ledger.steps(run, spec.name) and (kept := ledger.plan(run, spec.name)):
-        return kept
-    try:
-        if not wanted.is_looking:
-            claim(services, spec, run, is_over)
-        document = _judged(services, spec, held, wanted, run, measured)
-    except Exception as error:
-        if not watch:
-            raise
-        document = _left(spec, held, wanted, now, error)
-    ledger.keep_plan(run, spec.name, document)
-    ledger.note(spec.name, run, "decision", headline(document), document=document["decision"])
-    return document
+    ledger, names = services.ledger, [spec.name for spec in specs]
+    begun, kept = ledger.steps_of(run, names), ledger.recall(names)
+    plans = ledger.plans(run, sorted(begun)) if begun else {}
+    made: dict[str, tuple[dict[str, Any], str]] = {}
+    for spec in specs:
+        if spec.name in plans:
+            continue
+        try:
+            if error := (refused or {}).get(spec.name):
+                raise error
+            document = _judged(services, spec, held, wanted, run, measured, kept)
+        except Exception as error:
+            if refused is None:
+                raise
+            document = _left(spec, held, wanted, services.now(), error)
+        made[spec.name] = document, headline(document)
+    ledger.keep_plans(run, made)
+    return {**plans, **{name: document for name, (document, _) in made.items()}}
 
 
 def claim(services: Services, spec: DmsSpec, run: str, is_over: Callable[[str], bool]) -> None:
     """Claim the spec for a run. Raises Claimed when a run that has not ended works on it."""
-    ledger, now = services.ledger, services.now()
+    now = services.now()
     try:
-        ledger.claim(spec.name, run, now + CLAIM, now)
-    except Claimed as held:
-        if not is_over(held.run):
+        services.ledger.claim(spec.name, run, now + CLAIM, now)
+    except Claimed as error:
+        if not is_taken_over(services, spec.name, run, error, is_over):
             raise
-        ledger.release_claim(spec.name, held.run)
-        ledger.claim(spec.name, run, now + CLAIM, now)
+
+
+def is_taken_over(services: Services, name: str, run: str, refused: Claimed, is_over: Callable[[str], bool]) -> bool:
+    """Take over the claim of a run that has ended, however long it was made for; False when that run goes on."""
+    if not is_over(refused.run):
+        return False
+    now = services.now()
+    services.ledger.release_claim(name, refused.run)
+    try:
+        services.ledger.claim(name, run, now + CLAIM, now)
+    except Claimed:  # somebody else was faster
+        return False
+    return True
 
 
 def _judged(
-    services: Services, spec: DmsSpec, held: Account, wanted: Wanted, run: str, measured: Mapping[str, Measured]
+    services: Services,
+    spec: DmsSpec,
+    held: Account,
+    wanted: Wanted,
+    run: str,
+    measured: Mapping[str, Measured],
+    kept: Recall,
 ) -> dict[str, Any]:
-    judged = judge(services, spec, held, wanted)
-    remember(services, judged)
+    judged = judge(services, spec, held, wanted, kept)
+    remember(services, judged, kept)
     found = proving.preliminary(spec, judged.task, measured.get(judged.task.arn), judged.statistics, judged.at)
     document = judged.document
     return {
@@ -400,7 +428,7 @@ def _judged(
         "error": "",
         "health": {"verdict": found.verdict, "reasons": list(found.reasons)},
         "carry": bool(document["steps"] or document["refusals"] or document["approvals"]),
-        "compare": bool(to_compare(services, spec, judged.task, judged.statistics)),
+        "compare": bool(to_compare(services, spec, judged.task, judged.statistics, kept)),
         "prove": proving.is_running(spec, document) and (spec.canary is not None or found.verdict == "unhealthy"),
     }
 
@@ -421,14 +449,15 @@ def _left(spec: DmsSpec, held: Account, wanted: Wanted, now: datetime, error: Ex
     }  # fmt: skip
 
 
-def remember(services: Services, judged: Judged) -> None:
+def remember(services: Services, judged: Judged, kept: Recall) -> None:
     """Count failures of tables in the ledger, each once however often it is seen; a load that ended well ends the count."""
+    failing = {one.table for one in kept.failing.get(judged.spec.name, ())}
     for one in judged.statistics or ():
         if one.is_failed:
             reason = f"{one.raw_state or one.state}, {one.error_rows} rows failed"
             identity = failure_id(one, judged.task)
             services.ledger.table_failed(judged.spec.name, one.table, reason, judged.at, failure_id=identity)
-        elif one.state == "Table completed" and not one.error_rows:
+        elif one.table in failing and one.state == "Table completed" and not one.error_rows:
             services.ledger.table_loaded(judged.spec.name, one.table, one.load_ended_at)
 
 
@@ -489,7 +518,11 @@ def awaited(spec: DmsSpec, document: Mapping[str, Any]) -> str:
 
 
 def to_compare(
-    services: Services, spec: DmsSpec, task: Task, statistics: Iterable[TableStatistics] | None
+    services: Services,
+    spec: DmsSpec,
+    task: Task,
+    statistics: Iterable[TableStatistics] | None,
+    kept: Recall | None = None,
 ) -> tuple[Table, ...]:
     """Tables whose load has ended since their rows were compared last.
 
@@ -497,11 +530,11 @@ def to_compare(
     """
     if not spec.has_load:
         return ()
-    compared = services.ledger.compared(spec.name)
     if statistics is None:
         ended = task.load_finished_at
-        newest = max(compared.values(), default=None)
+        newest = (kept or services.ledger.recall([spec.name])).last_compared.get(spec.name)
         return (Table("%", "%"),) if ended and (newest is None or newest < ended) else ()
+    compared = services.ledger.compared(spec.name)
     return tuple(
         one.table
         for one in statistics

@@ -202,9 +202,29 @@ class Ledger:
                 raise Claimed(spec, held.run, held.claimed_until)
         raise LedgerError(f"spec {spec} changes hands again and again; try later")
 
+    def claim_many(self, specs: Sequence[str], run: str, until: datetime, now: datetime) -> dict[str, Claimed]:
+        """Claim many specs for a run, with a few statements; returns why, for those that it does not get."""
+        values = {"run": run, "claimed_at": _naive(now), "claimed_until": _naive(until)}
+        free = (_claim.c.run == run) | (_claim.c.claimed_until <= _naive(now))
+        self._change(sa.update(_claim).where(_claim.c.spec.in_(specs), free).values(**values))
+        known = {str(row.spec) for row in self._all(sa.select(_claim.c.spec).where(_claim.c.spec.in_(specs)))}
+        self._enter_all((_claim, [{"spec": spec, **values} for spec in specs if spec not in known]))
+        refused: dict[str, Claimed] = {}
+        mine = sa.select(_claim.c.spec).where(_claim.c.spec.in_(specs), _claim.c.run == run)
+        for spec in sorted({*specs} - {str(row.spec) for row in self._all(mine)}):
+            try:
+                self.claim(spec, run, until, now)
+            except Claimed as error:
+                refused[spec] = error
+        return refused
+
     def release_claim(self, spec: str, run: str) -> None:
         """Give a spec back; nothing happens when the run has no claim on it."""
-        self._change(sa.delete(_claim).where(_claim.c.spec == spec, _claim.c.run == run))
+        self.release_claims([spec], run)
+
+    def release_claims(self, specs: Sequence[str], run: str) -> None:
+        """Give specs back; nothing happens with those on which the run has no claim."""
+        self._change(sa.delete(_claim).where(_claim.c.spec.in_(specs), _claim.c.run == run))
 
     # The event log ------------------------------------------------------------------------------------------------------
 
@@ -226,18 +246,27 @@ class Ledger:
         Returns:
             Id of the event.
         """
-        said, about = _text(reason), str(mask(subject))[:255]
+        values = self._event(spec, run, kind, reason, subject, document)
+        self._enter(_event, values)
+        return int(self._one(sa.select(_event.c.event_id).where(_event.c.event_key == values["event_key"])))
+
+    def _event(
+        self, spec: str, run: str, kind: str, reason: str, subject: str = "", document: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        said, about = kept_text(reason), str(mask(subject))[:255]
         key = hashlib.sha256("\0".join((run, spec, kind, about, said)).encode()).hexdigest()
-        values = {
+        return {
             "event_key": key, "spec": spec, "noted_at": _naive(self.clock()), "run": run, "kind": kind, "subject": about,
             "reason": said, "document": _plain(document),
         }  # fmt: skip
-        self._enter(_event, values)
-        return int(self._one(sa.select(_event.c.event_id).where(_event.c.event_key == key)))
 
-    def events(self, spec: str, limit: int = 50) -> tuple[Event, ...]:
-        """The newest events of a spec, newest first."""
+    def events(self, spec: str, limit: int = 50, *, kind: str = "", since: datetime | None = None) -> tuple[Event, ...]:
+        """The newest events of a spec, newest first; of one kind, and after a moment, if those are given."""
         query = sa.select(_event).where(_event.c.spec == spec).order_by(_event.c.event_id.desc()).limit(limit)
+        if kind:
+            query = query.where(_event.c.kind == kind)
+        if since is not None:
+            query = query.where(_event.c.noted_at > _naive(since))
         return tuple(
             Event(int(r.event_id), _aware(r.noted_at), r.run, r.kind, r.subject, r.reason, r.document)
             for r in self._all(query)
@@ -267,10 +296,39 @@ class Ledger:
                 f"run {run} has begun another plan for spec {spec}; go on with that one, or start a new run"
             )
 
+    def keep_plans(self, run: str, plans: Mapping[str, tuple[Mapping[str, Any], str]]) -> None:
+        """Keep plans of many specs, each with its decision in the event log, all in one transaction.
+
+        Args:
+            run: ``dag_id/run_id``
+            plans: name of a spec -> its plan, whose ``decision`` becomes the document of the event; and the reason
+
+        Raises:
+            LedgerError: a step of another plan was noted
+        """
+        made = _naive(self.clock())
+        kept = [
+            {"run": run, "spec": spec, "made_at": made, "document": _json(document)}
+            for spec, (document, _) in plans.items()
+        ]
+        said = [
+            self._event(spec, run, "decision", reason, document=document["decision"])
+            for spec, (document, reason) in plans.items()
+        ]
+        if self._enter_all((_plan, kept), (_event, said)):
+            return
+        for spec, (document, reason) in plans.items():  # the run has looked before
+            self.keep_plan(run, spec, document)
+            self.note(spec, run, "decision", reason, document=document["decision"])
+
     def plan(self, run: str, spec: str) -> dict[str, Any] | None:
         """The plan of a run, None when it has kept none."""
-        found = self._first(sa.select(_plan.c.document).where(_plan.c.run == run, _plan.c.spec == spec))
-        return None if found is None else dict(found.document)
+        return self.plans(run, [spec]).get(spec)
+
+    def plans(self, run: str, specs: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The plans of a run by spec; those without one are missing."""
+        query = sa.select(_plan.c.spec, _plan.c.document).where(_plan.c.run == run, _plan.c.spec.in_(specs))
+        return {str(row.spec): dict(row.document) for row in self._all(query)}
 
     def step(
         self, run: str, spec: str, number: int, state: StepState, document: Mapping[str, Any] | None = None
@@ -307,16 +365,20 @@ class Ledger:
 
     def steps(self, run: str, spec: str) -> dict[int, dict[str, Any]]:
         """Number of a step -> its ``state``, ``document``, ``noted_at`` and ``done_at``; steps that were never noted are missing."""
-        query = sa.select(_step).where(_step.c.run == run, _step.c.spec == spec).order_by(_step.c.number)
-        return {
-            int(row.number): {
+        return self.steps_of(run, [spec]).get(spec, {})
+
+    def steps_of(self, run: str, specs: Sequence[str]) -> dict[str, dict[int, dict[str, Any]]]:
+        """The steps of a run by spec, as :meth:`steps` gives them; those that have begun none are missing."""
+        query = sa.select(_step).where(_step.c.run == run, _step.c.spec.in_(specs)).order_by(_step.c.number)
+        found: dict[str, dict[int, dict[str, Any]]] = {}
+        for row in self._all(query):
+            found.setdefault(str(row.spec), {})[int(row.number)] = {
                 "state": row.state,
                 "document": row.document,
                 "noted_at": _aware(row.noted_at),
                 "done_at": _aware(row.done_at) if row.done_at else None,
             }
-            for row in self._all(query)
-        }
+        return found
 
     # Checkpoints and restarts -------------------------------------------------------------------------------------------
 
@@ -418,7 +480,7 @@ class Ledger:
         key = _key(failure_id or _naive(at).isoformat())
         values = {
             "spec": spec, "table_schema": table.schema, "table_name": table.name, "failure_id": key, "failed_at": _naive(at),
-            "reason": _text(reason),
+            "reason": kept_text(reason),
         }  # fmt: skip
         self._enter(_failure, values)
         counted = sa.select(sa.func.count()).select_from(_failure).where(_counting(spec), _of_table(table))
@@ -440,18 +502,20 @@ class Ledger:
 
     def failing(self, spec: str) -> tuple[TableFailure, ...]:
         """Tables with failures in a row, most of them first."""
-        query = sa.select(_failure).where(_counting(spec)).order_by(_failure.c.failed_at, _failure.c.failure_id)
-        found: dict[Table, list[Any]] = {}
-        for row in self._all(query):
-            found.setdefault(Table(row.table_schema, row.table_name), []).append(row)
-        failing = [
-            TableFailure(table, len(rows), _aware(rows[-1].failed_at), rows[-1].reason) for table, rows in found.items()
-        ]
-        return tuple(sorted(failing, key=lambda one: (-one.failures, one.table)))
+        return self.failing_of([spec]).get(spec, ())
+
+    def failing_of(self, specs: Sequence[str]) -> dict[str, tuple[TableFailure, ...]]:
+        """Tables with failures in a row by spec; specs without one are missing."""
+        query = sa.select(_failure).where(_failure.c.spec.in_(specs), _failure.c.cleared_at.is_(None))
+        found: dict[str, dict[Table, list[Any]]] = {}
+        for row in self._all(query.order_by(_failure.c.failed_at, _failure.c.failure_id)):
+            of_spec = found.setdefault(str(row.spec), {})
+            of_spec.setdefault(Table(row.table_schema, row.table_name), []).append(row)
+        return {spec: _in_a_row(tables) for spec, tables in found.items()}
 
     def quarantined(self, spec: str, after: int) -> tuple[Table, ...]:
         """Tables that failed `after` times in a row or more: they are left to a person."""
-        return tuple(sorted(one.table for one in self.failing(spec) if one.failures >= after))
+        return quarantined(self.failing(spec), after)
 
     def release(self, spec: str, table: Table, by: str) -> None:
         """Take a table out of quarantine; the failures that are known count no more, and the event log says who did it."""
@@ -469,7 +533,7 @@ class Ledger:
             values = {
                 "spec": spec, "table_schema": one.table.schema, "table_name": one.table.name, "compared_at": _naive(at),
                 "status": one.status, **{name: getattr(one, name) for name in _COUNTS}, "sample": _plain(list(one.sample)),
-                "reason": _text(said(one)),
+                "reason": kept_text(said(one)),
             }  # fmt: skip
             self._enter(_comparison, values)
 
@@ -480,20 +544,22 @@ class Ledger:
             spec: name of the spec
             loaded_at: when the load of a table began last: what was compared before says nothing of it now
         """
-        query = sa.select(
-            _comparison.c.table_schema, _comparison.c.table_name, _comparison.c.status, _comparison.c.compared_at
-        ).where(_comparison.c.spec == spec, _comparison.c.status.in_(("equal", "differ")))
+        return differing(self.differing_of([spec]).get(spec, {}), loaded_at)
+
+    def differing_of(self, specs: Sequence[str]) -> dict[str, dict[Table, datetime]]:
+        """Tables that differ by spec, each with when that was found; specs without one are missing."""
+        known = (_comparison.c.spec.in_(specs), _comparison.c.status.in_(("equal", "differ")))
+        of = (_comparison.c.spec, *_TABLE)
         newest = (
-            sa.select(sa.func.max(_comparison.c.compared_at).label("at"), *_TABLE)
-            .where(_comparison.c.spec == spec, _comparison.c.status.in_(("equal", "differ")))
-            .group_by(*_TABLE)
-            .subquery()
+            sa.select(sa.func.max(_comparison.c.compared_at).label("at"), *of).where(*known).group_by(*of).subquery()
         )
-        same = (newest.c.table_schema == _comparison.c.table_schema) & (newest.c.table_name == _comparison.c.table_name)
-        rows = self._all(query.join_from(_comparison, newest, same & (newest.c.at == _comparison.c.compared_at)))
-        began = {table: _naive(at) for table, at in (loaded_at or {}).items()}
-        tables = [(Table(row.table_schema, row.table_name), row) for row in rows if row.status == "differ"]
-        return tuple(sorted(table for table, row in tables if table not in began or row.compared_at >= began[table]))
+        same = sa.and_(newest.c.at == _comparison.c.compared_at, *(newest.c[column.name] == column for column in of))
+        query = sa.select(*of, _comparison.c.compared_at).join_from(_comparison, newest, same)
+        found: dict[str, dict[Table, datetime]] = {}
+        for row in self._all(query.where(_comparison.c.status == "differ")):
+            at = _aware(row.compared_at)
+            found.setdefault(str(row.spec), {})[Table(row.table_schema, row.table_name)] = at
+        return found
 
     def compared(self, spec: str) -> dict[Table, datetime]:
         """When rows of a table were compared last, with any result but ``unsettled``: that one is looked at again."""
@@ -506,18 +572,46 @@ class Ledger:
 
     def comparisons(self, spec: str, since: datetime) -> tuple[KeptComparison, ...]:
         """Comparisons since a moment, the newest of each table, sorted by table."""
-        query = sa.select(_comparison).where(_comparison.c.spec == spec, _comparison.c.compared_at >= _naive(since))
-        newest = {}
+        return self.comparisons_of([spec], since).get(spec, ())
+
+    def comparisons_of(self, specs: Sequence[str], since: datetime) -> dict[str, tuple[KeptComparison, ...]]:
+        """Comparisons since a moment by spec; specs without one are missing."""
+        query = sa.select(_comparison).where(_comparison.c.spec.in_(specs), _comparison.c.compared_at >= _naive(since))
+        newest: dict[str, dict[Table, KeptComparison]] = {}
         for row in self._all(query.order_by(_comparison.c.compared_at)):
             table = Table(row.table_schema, row.table_name)
             counts = {name: getattr(row, name) for name in _COUNTS}
-            newest[table] = KeptComparison(
+            newest.setdefault(str(row.spec), {})[table] = KeptComparison(
                 table, row.status, **counts, sample=tuple(row.sample or ()), reason=row.reason
             )
-        return tuple(newest[table] for table in sorted(newest))
+        return {spec: tuple(found[table] for table in sorted(found)) for spec, found in newest.items()}
+
+    # What decisions about many specs are made from ------------------------------------------------------------------------
+
+    def recall(self, specs: Sequence[str]) -> Recall:
+        """What the ledger holds for decisions about these specs: a few queries, however many they are."""
+        ended = (_comparison.c.spec.in_(specs), _comparison.c.status != "unsettled")
+        compared = sa.select(_comparison.c.spec, sa.func.max(_comparison.c.compared_at).label("at")).where(*ended)
+        newest = (
+            sa.select(_restart.c.spec, sa.func.max(_restart.c.restarted_at).label("at"))
+            .where(_restart.c.spec.in_(specs))
+            .group_by(_restart.c.spec)
+            .subquery()
+        )
+        same = (newest.c.spec == _restart.c.spec) & (newest.c.at == _restart.c.restarted_at)
+        last = sa.select(_restart.c.spec, _restart.c.checkpoint).join_from(_restart, newest, same)
+        return Recall(
+            self,
+            failing=self.failing_of(specs),
+            differ_since=self.differing_of(specs),
+            last_compared={str(row.spec): _aware(row.at) for row in self._all(compared.group_by(_comparison.c.spec))},
+            restarted_at={
+                str(row.spec): str(row.checkpoint) for row in self._all(last.order_by(_restart.c.restart_id))
+            },
+        )
 
     def tidy(self, now: datetime) -> int:
-        """Once a day, delete plans and steps older than PLANS_KEPT, the rest that :meth:`prune` names after EVENTS_KEPT; returns how many rows."""
+        """Once a day, delete plans and steps after PLANS_KEPT, what else :meth:`prune` names after EVENTS_KEPT; returns how many rows."""
         last = self.events(TIDY, 1)
         if last and last[0].at > now - timedelta(days=1):
             return 0
@@ -563,6 +657,20 @@ class Ledger:
             raise
         return True
 
+    def _enter_all(self, *rows: tuple[sa.TableClause, list[dict[str, Any]]]) -> bool:
+        """Insert rows in one transaction; False, and none of them is, when there is one of the key of any."""
+        try:
+            for attempt in _retrying():
+                with attempt, self.engine.begin() as connection:
+                    for table, values in rows:
+                        if values:
+                            connection.execute(sa.insert(table), values)
+        except sa.exc.IntegrityError as error:
+            if _is_duplicate(error):
+                return False
+            raise
+        return True
+
     def _change(self, statement: Any, rows: Sequence[Mapping[str, Any]] | None = None) -> int:
         """Rows that the statement found, in a transaction of its own; a deadlock rolls it back, so it is tried again."""
         for attempt in _retrying():
@@ -584,6 +692,53 @@ class Ledger:
 
 
 _TABLE = (_comparison.c.table_schema, _comparison.c.table_name)
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What decisions about many specs are made from, as it was at one time; what few of them need is asked for when they do."""
+
+    ledger: Ledger
+    failing: Mapping[str, tuple[TableFailure, ...]]
+    differ_since: Mapping[str, Mapping[Table, datetime]]
+    last_compared: Mapping[str, datetime]
+    """When rows of any table of a spec were compared last, with a result."""
+    restarted_at: Mapping[str, str]
+    """Checkpoint of a spec's last restart."""
+
+    def quarantined(self, spec: str, after: int) -> tuple[Table, ...]:
+        """As :meth:`Ledger.quarantined`."""
+        return quarantined(self.failing.get(spec, ()), after)
+
+    def differing(self, spec: str, loaded_at: Mapping[Table, datetime] | None = None) -> tuple[Table, ...]:
+        """As :meth:`Ledger.differing`."""
+        return differing(self.differ_since.get(spec, {}), loaded_at)
+
+    def restarts(self, spec: str, checkpoint: str) -> int:
+        """As :meth:`Ledger.restarts`."""
+        return self.ledger.restarts(spec, checkpoint) if self.restarted_at.get(spec) == checkpoint else 0
+
+
+def quarantined(failing: Iterable[TableFailure], after: int) -> tuple[Table, ...]:
+    """Tables that failed `after` times in a row or more."""
+    return tuple(sorted(one.table for one in failing if one.failures >= after))
+
+
+def differing(
+    differ_since: Mapping[Table, datetime], loaded_at: Mapping[Table, datetime] | None = None
+) -> tuple[Table, ...]:
+    """Tables that were found to differ since their load began."""
+    began = loaded_at or {}
+    return tuple(
+        sorted(table for table, at in differ_since.items() if table not in began or _naive(at) >= _naive(began[table]))
+    )
+
+
+def _in_a_row(tables: Mapping[Table, list[Any]]) -> tuple[TableFailure, ...]:
+    found = [
+        TableFailure(table, len(rows), _aware(rows[-1].failed_at), rows[-1].reason) for table, rows in tables.items()
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.failures, one.table)))
 
 
 def said(one: Compared) -> str:
@@ -629,7 +784,8 @@ def _aware(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC)
 
 
-def _text(value: str) -> str:
+def kept_text(value: str) -> str:
+    """A reason as it is kept: masked, and cut where it is very long."""
     masked = str(mask(value))
     return masked if len(masked) <= MAX_TEXT else f"{masked[:MAX_TEXT]}..."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ class LookOperator(_DmsOperator):
         """The specs that have something to be done, compared or proven, each with what that is."""
         chosen, wanted = self.asked(context)
         items: list[dict[str, Any]] = []
+        if chosen:
+            self.start_run(context, None if self.watch else chosen[0], chosen[0].aws_connection)
         for members in by_account(chosen):
             with self.explained(members[0], UNTOUCHED, "Clear this task."):
                 items += self._group(context, members, wanted)
@@ -124,6 +127,22 @@ class LookOperator(_DmsOperator):
         from dbops.dms import account, control, health
 
         services, run = self.services(members[0]), operators.run_label(context)
+
+        def over(other: str) -> bool:
+            return is_over(context, other)
+
+        names, refused = [spec.name for spec in members], None
+        # Claimed before it is looked at: what is seen is not changed by another run any more.
+        if self.watch:
+            now = services.now()
+            refused = services.ledger.claim_many(names, run, now + control.CLAIM, now)
+            refused = {
+                name: error
+                for name, error in refused.items()
+                if not control.is_taken_over(services, name, run, error, over)
+            }
+        elif not wanted.is_looking:
+            control.claim(services, members[0], run, over)
         held = asking.ask(services.dms, account.look(members))
         services.ledger.saw({spec.name: held.task(spec) for spec in members}, services.now())
         following = [spec for spec in members if spec.has_cdc and held.task(spec).arn]
@@ -133,16 +152,15 @@ class LookOperator(_DmsOperator):
         if tasks:
             question = health.latencies(tasks, held.instances, until=services.now(), minutes=minutes)
             measured = asking.ask(services.cloudwatch, question)
+        documents = control.look(services, members, held, wanted, run, measured, refused=refused)
         items = []
-        for spec in members:
-            self.start_run(context, spec, spec.aws_connection)
-            document = control.look(
-                services, spec, held, wanted, run, measured, watch=self.watch, is_over=lambda run: is_over(context, run)
-            )
-            self.log.info("%s: %s", spec.name, control.headline(document))
-            item = {"spec": spec.name, **{key: document[key] for key in ("carry", "compare", "prove")}}
+        for name in names:
+            self.log.info("%s: %s", name, control.headline(documents[name]))
+            item = {"spec": name, **{key: documents[name][key] for key in ("carry", "compare", "prove")}}
             if not self.watch or any(item[key] for key in ("carry", "compare", "prove")):
                 items.append(item)
+        # What needs nothing is free for others at once; the rest is this run's until its report.
+        services.ledger.release_claims(sorted({*names} - {item["spec"] for item in items}), run)
         return items
 
 
@@ -183,11 +201,13 @@ class _ItemOperator(_DmsOperator):
         self, context: Context, services: Services, spec: DmsSpec, text: str, happened: str, safe_next: str
     ) -> None:
         """Fail with an alert; in a scheduled run only once in a while for the same thing."""
+        from dbops.dms.ledger import kept_text
+
         run = operators.run_label(context)
         if self.watch:
-            since = services.now() - QUIET
-            told = [one for one in services.ledger.events(spec.name, 200) if one.kind == "alert" and one.at > since]
-            if any(one.reason == text and one.run != run for one in told):
+            about = _about(kept_text(text))
+            told = services.ledger.events(spec.name, kind="alert", since=services.now() - QUIET)
+            if any(_about(one.reason) == about and one.run != run for one in told):
                 raise AirflowSkipException(f"alerted before, not again: {text}")
         services.ledger.note(spec.name, run, "alert", text)
         raise Stopped(text, happened=happened, safe_next=safe_next, target=self.target(spec))
@@ -402,7 +422,7 @@ class HealthOperator(_ItemOperator):
         if self.is_dry(context) or not proving.is_running(spec, document):
             raise AirflowSkipException("there is nothing to prove: no task runs that follows changes")
         with self.explained(spec, LEFT, "Clear this task."):
-            if self.wait_for_latency:
+            if self.wait_for_latency or self._is_other(document):
                 deadline = services.now() + proving.metrics_patience(spec)
                 self.claim(context, services, spec, deadline - services.now())
                 self.defer(
@@ -412,6 +432,10 @@ class HealthOperator(_ItemOperator):
                     method_name="measured",
                 )
         return self.measured(context)
+
+    def _is_other(self, document: dict[str, Any]) -> bool:
+        """Whether the steps of a run over many have made the task another one than its look saw."""
+        return self.watch and bool(document["steps"])
 
     def measured(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Write the canary, and wait for it."""
@@ -439,15 +463,16 @@ class HealthOperator(_ItemOperator):
         return self.proven(context, {})
 
     def proven(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Judge with what the trigger saw: a run about one spec asks anew, one about many goes by its look."""
+        """Judge with what the trigger saw: one about many goes by its look, unless its steps changed the task; else it is asked anew."""
         from dbops.dms import proving
 
         spec, services, document = self.opened(context)
         with self.explained(spec, LEFT, "Clear this task."):
             seen = proving.seen(event)
-            found = (
-                proving.combined(spec, document["health"], seen) if self.watch else proving.judge(services, spec, seen)
-            )
+            if self.watch and not self._is_other(document):
+                found = proving.combined(spec, document["health"], seen)
+            else:
+                found = proving.judge(services, spec, seen)
         text = "; ".join(found.reasons)
         self.log.info("%s: %s", found.verdict, text)
         services.ledger.note(spec.name, operators.run_label(context), "health", f"{found.verdict}: {text}")
@@ -481,8 +506,7 @@ class ReportOperator(_DmsOperator):
         with self.explained(chosen[0], "Every step before this one is in the ledger.", "Clear this task."):
             for members in by_account(chosen):
                 services = self.services(members[0])
-                for spec in members:
-                    services.ledger.release_claim(spec.name, run)
+                services.ledger.release_claims([spec.name for spec in members], run)
                 found += reporting.standings(services, members, run, proven, is_watch=self.watch)
             common = self.common(context, chosen[0].aws_connection, {})
             if self.watch:
@@ -515,6 +539,11 @@ def by_account(chosen: list[DmsSpec]) -> list[list[DmsSpec]]:
 def control_text(document: dict[str, Any], reasons: list[str]) -> str:
     """Why a plan is not carried out, with the failures that were recognised."""
     return "; ".join([*reasons, *(one["text"] for one in document["failures"])])
+
+
+def _about(text: str) -> str:
+    """What an alert is about: a latency or an age that differs each time does not make it another one, a name does."""
+    return re.sub(r"(?<![\w.#-])\d[\d.,:]*(?![\w-])", "#", text)
 
 
 def poll_s() -> float:

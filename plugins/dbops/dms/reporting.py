@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dbops import asking
-from dbops.dms import account, carry, failures, health, proving, states
+from dbops.dms import account, carry, control, failures, health, proving, states, summary
 from dbops.dms.decision import Decision
-from dbops.dms.failures import Evidence
 from dbops.dms.health import Health
 from dbops.dms.plan import Plan
 from dbops.dms.spec import DmsSpec
 from dbops.dms.summary import Standing
+from dbops.reports import Verdict
 
 if TYPE_CHECKING:
     from dbops.dms.account import Account
     from dbops.dms.control import Services
     from dbops.dms.health import Measured
+    from dbops.dms.ledger import KeptComparison, Recall
 
 EVENTS = 50
 CHART_MINUTES = 180
@@ -43,44 +45,67 @@ def standings(
     if tasks:
         question = health.latencies(tasks, held.instances, until=services.now(), minutes=CHART_MINUTES)
         measured = asking.ask(services.cloudwatch, question)
-    return [_standing(services, spec, run, held, measured, proven.get(spec.name), is_watch=is_watch) for spec in specs]
+    kept = _kept(services, specs, run)
+    found = [
+        _standing(
+            services, spec, held, measured.get(held.task(spec).arn), kept, proven.get(spec.name), is_watch=is_watch
+        )
+        for spec in specs
+    ]
+    # A report of many shows the events of those that need a look.
+    return [one if is_watch and summary.judge(one)[0] is Verdict.OK else _with_events(services, one) for one in found]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the ledger holds of the specs of a run, by spec."""
+
+    plans: Mapping[str, dict[str, Any]]
+    steps: Mapping[str, dict[int, dict[str, Any]]]
+    comparisons: Mapping[str, tuple[KeptComparison, ...]]
+    recall: Recall
+
+
+def _kept(services: Services, specs: Sequence[DmsSpec], run: str) -> _Kept:
+    ledger, names = services.ledger, [spec.name for spec in specs]
+    plans = ledger.plans(run, names)
+    began = min((datetime.fromisoformat(document["at"]) for document in plans.values()), default=None)
+    compared = ledger.comparisons_of(names, began) if began else {}
+    return _Kept(plans, ledger.steps_of(run, names), compared, ledger.recall(names))
+
+
+def _with_events(services: Services, one: Standing) -> Standing:
+    name = one.spec.name
+    return replace(one, events=services.ledger.events(name, EVENTS), events_count=services.ledger.count_events(name))
 
 
 def _standing(
     services: Services,
     spec: DmsSpec,
-    run: str,
     held: Account,
-    measured: Mapping[str, Measured],
+    measured: Measured | None,
+    kept: _Kept,
     proven: Mapping[str, Any] | None,
     *,
     is_watch: bool,
 ) -> Standing:
-    ledger, task = services.ledger, held.task(spec)
-    document = ledger.plan(run, spec.name) or {}
-    of_task, counted = measured.get(task.arn), account.is_counted_complete(task, spec)
+    task, document = held.task(spec), kept.plans.get(spec.name) or {}
+    counted = account.is_counted_complete(task, spec)
     tables = asking.ask(services.dms, states.statistics(task)) if task.arn and not (is_watch and counted) else None
-    seen = Evidence(
-        task, tables=tables, instance_status=held.instance_status(spec), messages=held.said(spec),
-        restarts=ledger.restarts(spec.name, task.checkpoint), restarts_limit=spec.limits.restarts,
-        error_rows_limit=spec.limits.error_rows,
-    )  # fmt: skip
     judged = Health(proven["verdict"], tuple(proven["reasons"])) if proven else None
     if judged is None and task.arn:
-        judged = proving.preliminary(spec, task, of_task, tables, services.now())
+        judged = proving.preliminary(spec, task, measured, tables, services.now())
     return Standing(
         spec,
         task,
         plan=plan_of(document) if document else None,
-        steps={number: one["state"] for number, one in ledger.steps(run, spec.name).items()},
-        failures=failures.recognise(seen),
+        steps={number: one["state"] for number, one in kept.steps.get(spec.name, {}).items()},
+        failures=failures.recognise(control.evidence(spec, held, tables, kept.recall)),
         health=judged,
         tables=tables,
-        measured=of_task,
-        comparisons=ledger.comparisons(spec.name, datetime.fromisoformat(document["at"])) if document else (),
-        failing=ledger.failing(spec.name),
-        events=ledger.events(spec.name, EVENTS),
-        events_count=ledger.count_events(spec.name),
+        measured=measured,
+        comparisons=kept.comparisons.get(spec.name, ()),
+        failing=kept.recall.failing.get(spec.name, ()),
         error=str(document.get("error") or "") if document else "the run has kept no plan for it",
     )
 
