@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ import sqlalchemy as sa
 from dbops.dms import control, hook
 from dbops.dms.control import Services
 from dbops.dms.ledger import Ledger
+from dbops.store import Store
 from tests.dms import source_kit
 from tests.dms.dms_kit import CHECKPOINT, INSTANCE_ARN, LOG, document, table_row, task_row, validate
 
@@ -192,6 +195,17 @@ class World:
         }  # fmt: skip
 
 
+@cache
+def _migrated() -> bytes:
+    """An empty store with its tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine = sa.create_engine(f"sqlite:///{folder}/store.db")
+        Ledger.open(engine)
+        Store(engine).migrate()
+        engine.dispose()
+        return (Path(folder) / "store.db").read_bytes()
+
+
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names: str, **more: Any) -> World:
     """A world with a running and complete task for each name."""
     folder = tmp_path / "specs" / "dms"
@@ -200,8 +214,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names: str, **more: 
     monkeypatch.setenv("AIRFLOW_CONN_DBOPS_STORE", store)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps({"conn_type": "aws", "extra": {"region_name": "eu"}}))
     monkeypatch.setenv("DBOPS_SPECS_DIR", str(tmp_path / "specs"))
+    (tmp_path / "store.db").write_bytes(_migrated())
     engine = sa.create_engine(f"sqlite:///{tmp_path}/store.db")
-    Ledger.open(engine)
     made = World(folder, engine, Cloud(*names))
     for name in names:
         made.spec(name, **more)
