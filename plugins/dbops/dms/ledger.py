@@ -199,7 +199,7 @@ class Ledger:
                 return
             held = self._first(sa.select(_claim.c.run, _claim.c.claimed_until).where(_claim.c.spec == spec))
             if held is not None and held.run != run and held.claimed_until > _naive(now):
-                raise Claimed(spec, held.run, held.claimed_until)
+                raise Claimed(spec, held.run, _aware(held.claimed_until))
         raise LedgerError(f"spec {spec} changes hands again and again; try later")
 
     def claim_many(self, specs: Sequence[str], run: str, until: datetime, now: datetime) -> dict[str, Claimed]:
