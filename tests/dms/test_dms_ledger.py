@@ -380,3 +380,83 @@ def test_old_events_go_and_what_counts_stays(tmp_path: Path) -> None:
     assert list(ledger.steps("r", "new")) == [0]
     assert ledger.quarantined("old", 1) == ledger.differing("old") == (RIDES,)
     assert ledger.last_checkpoint("old") == "checkpoint:2"
+
+
+# Many specs at once
+
+
+def test_many_specs_are_claimed_at_once_but_those_of_another_run(ledger: Ledger, spec: str) -> None:
+    free, taken, expired, mine = specs = [f"{spec}-{word}" for word in ("free", "taken", "expired", "mine")]
+    later = NOW + timedelta(hours=1)
+    ledger.claim(taken, "watch/other", later, NOW)
+    ledger.claim(expired, "watch/other", NOW - timedelta(minutes=1), NOW - timedelta(hours=1))
+    ledger.claim(mine, "watch/one", NOW + timedelta(minutes=1), NOW)
+    refused = ledger.claim_many(specs, "watch/one", later, NOW)
+    assert {name: (error.run, error.until) for name, error in refused.items()} == {taken: ("watch/other", later)}
+    for name in (free, expired, mine):
+        with pytest.raises(Claimed, match="watch/one until 2026-05-01 13:00:00"):
+            ledger.claim(name, "watch/third", later, NOW)
+    ledger.release_claims(specs, "watch/one")
+    assert list(ledger.claim_many(specs, "watch/third", later, NOW)) == [taken]
+    assert ledger.claim_many([], "watch/one", later, NOW) == {}
+
+
+def test_two_runs_that_claim_many_at_once_share_them_out(ledger: Ledger, spec: str) -> None:
+    specs = [f"{spec}-{number}" for number in range(20)]
+    start = threading.Barrier(2)
+
+    def claim(run: str) -> set[str]:
+        start.wait()
+        return {*specs} - {*ledger.claim_many(specs, run, NOW + timedelta(hours=1), NOW)}
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(claim, ("watch/one", "watch/other"))
+    assert one | other == {*specs}
+    assert not one & other
+
+
+def test_plans_of_many_are_kept_at_once_and_again(ledger: Ledger, spec: str) -> None:
+    specs = [f"{spec}-{number}" for number in range(3)]
+    plans = {name: ({"decision": {"action": "none"}, "of": name}, f"none, {name}") for name in specs}
+    ledger.keep_plans("watch/one", plans)
+    ledger.step("watch/one", specs[0], 0, "noted", {"a": 1})
+    ledger.keep_plans("watch/one", plans)
+    assert ledger.plans("watch/one", specs) == {name: document for name, (document, _) in plans.items()}
+    assert [one.reason for name in specs for one in ledger.events(name)] == [f"none, {name}" for name in specs]
+    assert list(ledger.steps_of("watch/one", specs)) == [specs[0]]
+    assert ledger.steps_of("watch/one", specs)[specs[0]] == ledger.steps("watch/one", specs[0])
+    changed = {name: ({**document, "of": "other"}, reason) for name, (document, reason) in plans.items()}
+    with pytest.raises(LedgerError, match="has begun another plan"):
+        ledger.keep_plans("watch/one", changed)
+
+
+def test_what_is_recalled_of_many_is_what_each_has(ledger: Ledger, spec: str) -> None:
+    specs = [f"{spec}-{number}" for number in range(3)]
+    first, second, _ = specs
+    for number in range(3):
+        ledger.table_failed(first, RIDES, "Table error", NOW, failure_id=str(number))
+        ledger.restarted(second, "here", NOW + timedelta(seconds=number))
+    ledger.table_failed(second, PAYMENTS, "Table error", NOW)
+    ledger.save_comparison(first, [Comparison(PAYMENTS, "differ"), Comparison(RIDES, "differ")], NOW)
+    ledger.save_comparison(first, [Comparison(RIDES, "equal")], NOW + timedelta(hours=1))
+    ledger.save_comparison(second, [Comparison(RIDES, "unsettled")], NOW + timedelta(hours=1))
+    recall = ledger.recall(specs)
+    for name in specs:
+        assert recall.quarantined(name, 2) == ledger.quarantined(name, 2)
+        assert recall.failing.get(name, ()) == ledger.failing(name)
+        began = {PAYMENTS: NOW + timedelta(seconds=1)}
+        assert recall.differing(name) == ledger.differing(name)
+        assert recall.differing(name, began) == ledger.differing(name, began)
+        assert recall.last_compared.get(name) == max(ledger.compared(name).values(), default=None)
+        for checkpoint in ("here", "there", ""):
+            assert recall.restarts(name, checkpoint) == ledger.restarts(name, checkpoint)
+    assert (recall.quarantined(first, 3), recall.differing(first)) == ((RIDES,), (PAYMENTS,))
+    assert recall.restarts(second, "here") == 3
+
+
+def test_events_of_one_kind_since_a_moment(ledger: Ledger, spec: str) -> None:
+    for number, kind in enumerate(("alert", "decision", "alert")):
+        ledger.clock = partial(lambda minutes: NOW + timedelta(minutes=minutes), number)
+        ledger.note(spec, f"watch/{number}", kind, "a reason")
+    assert [one.run for one in ledger.events(spec, kind="alert")] == ["watch/2", "watch/0"]
+    assert [one.run for one in ledger.events(spec, kind="alert", since=NOW)] == ["watch/2"]
