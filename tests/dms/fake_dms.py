@@ -200,6 +200,7 @@ class FakeLedger:
         self.notes: list[tuple[str, str]] = []
         self.checkpoints: list[str] = []
         self.restarts: list[str] = []
+        self.failed: list[str] = []
 
     def steps(self, run: str, spec: str) -> dict[int, dict[str, Any]]:
         return {number: dict(one) for number, one in self.kept.get((run, spec), {}).items()}
@@ -219,6 +220,10 @@ class FakeLedger:
             "noted",
             {k: v for k, v in held["document"].items() if not k.startswith("called")},
         )
+
+    def table_failed(self, spec: str, table: Any, reason: str, at: datetime, *, failure_id: str = "") -> int:
+        self.failed.append(str(table))
+        return len(self.failed)
 
     def note(self, spec: str, run: str, kind: str, reason: str, *, subject: str = "", document: Any = None) -> int:
         self.notes.append((kind, reason))

@@ -282,7 +282,7 @@ def test_a_status_neither_claims_nor_waits_for_the_run_that_works(world: World) 
     world.made(of)
     world.ledger.claim(of.name, "dms_task_watch/now", world.dms.now() + timedelta(hours=9), world.dms.now())
     asked = Wanted("status", is_looking=True)
-    found = control.look(world.services, of, world.held(of), asked, RUN, {}, watch=False)
+    found = control.look(world.services, [of], world.held(of), asked, RUN, {})[of.name]
     assert found["decision"]["reason"].startswith("only looked")
     world.ledger.claim(of.name, "dms_task_watch/now", world.dms.now() + timedelta(hours=9), world.dms.now())
 
@@ -327,3 +327,26 @@ def test_plans_go_before_events_and_once_a_day(world: World) -> None:
     at[0] += timedelta(days=90)
     assert ledger.tidy(at[0]) >= 2
     assert ledger.count_events("s") == 0
+
+
+def test_a_table_whose_reload_never_begins_comes_into_quarantine(world: World) -> None:
+    of, dms = spec(protected=False), world.dms
+    world.made(of)
+    dms.tables.append(table_row("gone", "Table does not exist"))
+    world.row(of)["ReplicationTaskStats"] |= {"TablesErrored": 1}
+    dms._reload_tables = lambda given: None  # type: ignore[method-assign]
+    dms._task = lambda given, *allowed: world.row(of)  # type: ignore[method-assign]
+    reloads = 0
+    for number in range(10):
+        found = world.judge(of)
+        if found.decision.action != "reload_tables":
+            break
+        reloads += 1
+        run = f"watch/{number}"
+        assert carry.advance(dms, world.ledger, of, run, list(found.approved.steps), dms.now) is not None
+        dms._clock += timedelta(minutes=of.limits.start_minutes + 1)
+        with pytest.raises(CarryError, match="load before is still the last"):
+            carry.advance(dms, world.ledger, of, run, list(found.approved.steps), dms.now)
+    assert reloads < of.quarantine_after + 1
+    assert found.decision.action == "refuse"
+    assert world.ledger.quarantined(of.name, of.quarantine_after) == (Table("shop", "gone"),)

@@ -143,6 +143,14 @@ def _tested(spec: DmsSpec, step: Step, held: Account, note: Mapping[str, Any]) -
 
 def _reloading(step: Step, seen: tuple[TableStatistics, ...], note: Mapping[str, Any]) -> Progress:
     """A table that says completed proves nothing: it said so before. The start of its load tells."""
+    left = _left(step, seen, note)
+    if not left:
+        return Progress("done", "every table has begun its new load")
+    return Progress("no", f"{', '.join(map(str, left))}: the load before is still the last one")
+
+
+def _left(step: Step, seen: tuple[TableStatistics, ...], note: Mapping[str, Any]) -> list[Table]:
+    """Tables of a reload whose new load has not begun."""
     wanted = {Table(one["SchemaName"], one["TableName"]) for one in step.arguments["TablesToReload"]}
     earlier = note.get("load_started_at") or {}
     begun = {
@@ -150,10 +158,12 @@ def _reloading(step: Step, seen: tuple[TableStatistics, ...], note: Mapping[str,
         for one in seen
         if one.state == "Table is being reloaded" or _iso(one.load_started_at) != earlier.get(str(one.table))
     }
-    left = sorted(str(table) for table in wanted - begun)
-    if not left:
-        return Progress("done", "every table has begun its new load")
-    return Progress("no", f"{', '.join(left)}: the load before is still the last one")
+    return sorted(wanted - begun)
+
+
+def _not_begun(client: Any, spec: DmsSpec, step: Step, note: Mapping[str, Any]) -> list[Table]:
+    task = asking.ask(client, states.one_task(spec.task_identifier, is_serverless=spec.compute.kind == "serverless"))
+    return _left(step, asking.ask(client, states.statistics(task)), note)
 
 
 def _assessed(step: Step, task: Task) -> Question[Progress]:
@@ -277,6 +287,9 @@ def _call(
     if seen.state == "failed" or is_late:
         # Who repairs the cause and clears the task wants it called again.
         ledger.uncalled(run, spec.name, number)
+        for table in _not_begun(client, spec, step, note) if step.kind == "reload_tables" else ():
+            # Its state is the old one, so nobody else would count this failure, and each run would reload it for ever.
+            ledger.table_failed(spec.name, table, "its reload never began", now(), failure_id=f"{run}#{number}")
         late = f" since {since}, longer than limits allow" if is_late and seen.state != "failed" else ""
         raise CarryError(f"{step}: {seen.text}{late}")
     return Waiting(number, step, note, seen, deadline)

@@ -611,7 +611,7 @@ class Ledger:
         )
 
     def tidy(self, now: datetime) -> int:
-        """Once a day, delete plans and steps after PLANS_KEPT, what else :meth:`prune` names after EVENTS_KEPT; returns how many rows."""
+        """Delete, once a day, plans and steps older than PLANS_KEPT, the rest after EVENTS_KEPT; returns the number of rows."""
         last = self.events(TIDY, 1)
         if last and last[0].at > now - timedelta(days=1):
             return 0
