@@ -44,7 +44,7 @@ class World:
         held = self.held(of)
         self.ledger.saw({of.name: held.task(of)}, self.dms.now())
         found = control.judge(self.services, of, held, Wanted(action, tables))
-        control.remember(self.services, found)
+        control.remember(self.services, found, self.ledger.recall([of.name]))
         return found
 
     def held(self, of: DmsSpec) -> account.Account:

@@ -18,7 +18,7 @@ from dbops.dms.facts import Check
 from dbops.dms.ledger import Claimed
 from dbops.dms.mappings import Table
 from dbops.dms.spec import DmsSpec
-from tests.dms.dms_kit import CHECKPOINT, LOG, SAFE, table_row
+from tests.dms.dms_kit import CHECKPOINT, LOG, SAFE, SOURCE_ARN, table_row
 from tests.dms.watch_kit import ARN, NOW, World, of, world
 
 RUN = "dms_task_control/one"
@@ -197,8 +197,9 @@ def test_a_server_that_dms_cannot_read_from_stops_a_start_and_not_a_task_that_ru
 
 def test_the_position_of_the_task_before_is_asked_for_where_none_has_run(made: World) -> None:
     of_before = SimpleNamespace(
-        identifier="shop", status="stopped", raw_status="", stop_reason="", raw_stop_reason="", checkpoint=CHECKPOINT
-    )
+        identifier="shop", source_arn=SOURCE_ARN, status="stopped", raw_status="", stop_reason="", raw_stop_reason="",
+        checkpoint=CHECKPOINT,
+    )  # fmt: skip
     made.ledger.save_checkpoint("shop", of_before, None, NOW)
     made.cloud.rows["describe_replication_tasks"].clear()
     found = judged(made, spec(task_type="cdc"))

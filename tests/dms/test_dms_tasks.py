@@ -613,7 +613,7 @@ def test_of_a_task_that_was_told_to_end_nothing_is_proven(made: World, action: s
 
 
 def test_the_report_has_the_verdict_that_the_run_has_proven_and_gives_the_spec_back(made: World) -> None:
-    context = begun(made, "status")
+    context = begun(made, "ensure")
     assert claimed_until(made)
     context["ti"].kept["health", -1, "return_value"] = {
         "spec": "shop",
@@ -622,7 +622,7 @@ def test_the_report_has_the_verdict_that_the_run_has_proven_and_gives_the_spec_b
     }
     ReportOperator(task_id="report").execute(context)
     (report,) = made.reports
-    assert (report.title, report.verdict) == ("DMS task shop: status", Verdict.FAILED)
+    assert (report.title, report.verdict) == ("DMS task shop: ensure", Verdict.FAILED)
     assert "unhealthy: no canary" in report.reasons
     made.ledger.claim("shop", "another", NOW + timedelta(hours=1), NOW)
 

@@ -49,6 +49,8 @@ def look(of: World, run: str = "one", **params: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("count", [10, 200, 400])
 def test_a_run_costs_pages_of_answers_and_hardly_a_statement_a_spec(make: Make, count: int) -> None:
     of = make(*names(count))
+    of.ledger.tidy(NOW)  # once a day a run deletes what is old
+    of.statements.clear()
     assert look(of) == []
     assert of.cloud.calls == pages(count)
     looked = len(of.statements)
@@ -57,7 +59,7 @@ def test_a_run_costs_pages_of_answers_and_hardly_a_statement_a_spec(make: Make, 
     assert of.cloud.calls == pages(count)
     assert [one.verdict for one in of.reports] == [Verdict.OK]
     # As many as for one spec: the store is read and written for all of them at once.
-    assert (looked, len(of.statements) - looked) == (12, 8)
+    assert (looked, len(of.statements) - looked) == (14, 9)
     assert of.asked == [], "no source is asked about a task that runs and is complete"
     plans = of.ledger.plans("dms_task_watch/one", names(count))
     assert {document["decision"]["action"] for document in plans.values()} == {"none"}
@@ -114,12 +116,13 @@ def test_specs_that_need_nothing_are_free_for_others_as_soon_as_they_are_looked_
 
 
 def test_the_report_names_the_three_and_reads_the_events_of_these_alone(three: World) -> None:
+    three.ledger.tidy(NOW)
     look(three)
     three.cloud.calls.clear()
     three.statements.clear()
     ReportOperator(task_id="report", watch=True).execute(three.context())
     assert three.cloud.calls == pages(FEW) + Counter(describe_table_statistics=1)
-    assert len(three.statements) == 8 + 2 * 3
+    assert len(three.statements) == 9 + 2 * 3
     (report,) = three.reports
     assert report.verdict is Verdict.FAILED
     told = "\n".join(report.reasons)
