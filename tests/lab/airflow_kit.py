@@ -51,6 +51,7 @@ class Airflow:
             "AIRFLOW__API_AUTH__JWT_SECRET": "a secret of this test alone, of the length that SHA-512 wants, and then some",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # nobody changes a DAG meanwhile
             "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
             "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(ROOT)]),
             "NO_PROXY": "127.0.0.1",

@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from dbops import connections
 from dbops.blue_green import recording
+from dbops.blue_green import steps as rehearsal
 from dbops.blue_green.journal import Journal
 from dbops.blue_green.operators import RECORDINGS_VARIABLE, rehearsal_name
 from dbops.store import Store
@@ -27,6 +28,8 @@ VERSIONS = {"cluster": ("5.7.mysql_aurora.2.11.4", "8.0.mysql_aurora.3.08.2"), "
 class Stage:
     """A spec, a folder for recordings, and runs of the DAGs."""
 
+    placement = {"region": config.AWS_REGION, "accounts": [config.AWS_ACCOUNT], "instance_class": "db.r6g.large"}  # noqa: RUF012
+
     def __init__(self, folder: Path, run_dag: Callable[..., Any]) -> None:
         self.folder, self.recordings, self._run_dag = folder / "blue_green", folder / "recordings", run_dag
         self.folder.mkdir()
@@ -38,7 +41,7 @@ class Stage:
         values = {
             "description": "a test", "owner": "tests", "form": form,
             "source": {"kind": "synthetic", "engine_version": old}, "target": {"engine_version": new},
-            "placement": {"region": config.AWS_REGION, "accounts": [config.AWS_ACCOUNT], "instance_class": "db.r6g.large"},
+            "placement": self.placement,
             "data": {"gigabytes": 0.01, "tables": 3, "connections": 10}, "ladder": [180],
             "gate": {"max_transaction_s": 6, "wait_minutes": 5}, "post_run_minutes": 0.02, "max_cost_usd": 50,
             "compare": {
@@ -77,7 +80,7 @@ def stage(tmp_path: Path, run_dag: Callable[..., Any], monkeypatch: pytest.Monke
     made = Stage(tmp_path, run_dag)
     monkeypatch.setenv("DBOPS_SPECS_DIR", str(tmp_path))
     monkeypatch.setenv(RECORDINGS_VARIABLE, str(made.recordings))
-    monkeypatch.setenv("DBOPS_POLL_S", "0.5")
+    monkeypatch.setenv("DBOPS_POLL_S", "0.2")
     yield made
     plane.set_faults(plane.folder())
     assert leak.left() == []
@@ -90,7 +93,9 @@ def states(run: Any) -> dict[str, str]:
 def test_a_gigabyte_is_rolled_back_by_a_long_transaction_and_then_switched_over(stage: Stage) -> None:
     """The case that nobody could explain: the short timeout is exceeded, the long one suffices, and the report says why."""
     shipped = yaml.safe_load((ROOT / "include/specs/blue_green/forced_rollback.yaml").read_text())
+    shipped["placement"]["readers"] = 0  # another copy of the gigabyte; readers are in the tests beside
     stage.write(**shipped)
+    plane.set_faults(plane.folder(), rename_s=2)  # a downtime that no hiccup of a busy machine is taken for
     run = stage.rehearse()
     assert str(run.state) == "success", states(run)
     steps = stage.steps
@@ -100,6 +105,7 @@ def test_a_gigabyte_is_rolled_back_by_a_long_transaction_and_then_switched_over(
     assert "long-running writes" in first["reason"]
     assert first["causes"][0]["name"] == "transaction"
     assert first["evidence"]["longest_transaction_s"] >= 30
+    assert first["duration_s"] >= 30  # a real half minute: nothing is scaled here
     assert first["findings"] == []
     assert steps["ladder"]["recommended_s"] >= 180
     assert steps["verify"]["findings"] == []
@@ -117,13 +123,21 @@ def test_a_gigabyte_is_rolled_back_by_a_long_transaction_and_then_switched_over(
 
 
 def measured_against_the_truth(stage: Stage, attempt: dict[str, Any]) -> None:
-    """Write downtime of the success against the lab's own log of when writes were refused, within two probe periods."""
+    """Write downtime of the success against the lab's own log of when writes were refused, within two probe periods.
+
+    A machine that is busy with other tests adds what the slowest writes took while all was well.
+    """
     called = datetime.fromisoformat(attempt["called_at"]).astimezone(UTC).timestamp()
     since = [line for line in plane.read_truth(plane.folder()) if line["wall_s"] >= called]
     refused = next(line["monotonic_s"] for line in since if line["event"] == "writes_stopping")
     allowed = next(line["monotonic_s"] for line in since if line["event"] == "writes_allowed")
     measured, period = stage.steps["measured"]["downtime"]["2"]["write"], stage.steps["measured"]["period_ms"] / 1000
-    assert measured["longest_s"] == pytest.approx(allowed - refused, abs=2 * period + measured["longest_error_s"])
+    lane = recording.read([stage.recordings / f"{stage.name}-blue.jsonl"]).lanes["blue_write"]
+    took = sorted(a.done - a.sent for a in lane if a.ok)
+    slowest = took[len(took) * 99 // 100] / 1e9
+    margin = 2 * period + measured["longest_error_s"] + slowest
+    assert measured["longest_s"] == pytest.approx(allowed - refused, abs=margin)
+    assert margin < allowed - refused, "else it would be true of no downtime at all"
 
 
 def test_a_dry_run_prices_and_creates_nothing(stage: Stage) -> None:
@@ -181,10 +195,8 @@ def test_a_creation_that_fails_leaves_nothing_and_says_why(stage: Stage) -> None
 def test_a_member_that_is_left_behind_is_stuck_and_nothing_more_is_tried(stage: Stage) -> None:
     stage.write(
         ladder=[60, 180],
-        placement={
-            "region": config.AWS_REGION, "accounts": [config.AWS_ACCOUNT], "instance_class": "db.r6g.large", "readers": 1,
-        },
-    )  # fmt: skip
+        placement={**stage.placement, "readers": 1},
+    )
     plane.set_faults(plane.folder(), member_fails=True)
     run = stage.rehearse()
     assert str(run.state) == "failed"
@@ -195,7 +207,8 @@ def test_a_member_that_is_left_behind_is_stuck_and_nothing_more_is_tried(stage: 
     assert any("is stuck" in reason for reason in stage.report().document["reasons"])
 
 
-def test_breaking_changes_are_tried_instead_of_a_switchover(stage: Stage) -> None:
+def test_breaking_changes_are_tried_instead_of_a_switchover(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "ARRIVAL_S", 15)  # one of them never arrives; the others take a second
     stage.write(breaking_ddl=True)
     run = stage.rehearse()
     assert str(run.state) == "success", states(run)
@@ -205,8 +218,10 @@ def test_breaking_changes_are_tried_instead_of_a_switchover(stage: Stage) -> Non
 
 
 def test_what_is_kept_is_priced_and_the_janitor_takes_it_once_it_is_expired(stage: Stage) -> None:
-    stage.write()
+    stage.write(placement={**stage.placement, "readers": 1})
     assert str(stage.rehearse(keep_old=True).state) == "success"
+    assert stage.steps["measured"]["downtime"]["1"]["reader"]["attempts"] > 0
+    assert len(stage.steps["attempt_1"]["members"]) == 3
     kept = stage.steps["teardown"]
     assert kept["per_hour"] > 0
     assert {each["kind"] for each in kept["left"]} >= {"cluster", "instance", "deployment"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,20 @@ from dbops import connections
 from dbops.blue_green.journal import Journal
 from dbops.blue_green.operators import RECORDINGS_VARIABLE, rehearsal_name
 from lab import config
-from lab.rds import leak
+from lab.rds import leak, plane
 from tests.lab import airflow_kit
 
 pytestmark = pytest.mark.lab
 DAG = "blue_green_rehearsal"
 RUN_S = 500.0
+FAST = 0.2  # a SwitchoverTimeout of 30 seconds lasts 6
+
+
+@pytest.fixture(autouse=True)
+def _fast() -> Iterator[None]:
+    plane.set_faults(plane.folder(), timeout_scale=FAST)
+    yield
+    plane.set_faults(plane.folder())
 
 
 @pytest.mark.timeout(900)
