@@ -8,6 +8,7 @@ JSON, whose text depends on the version (5.7 writes 1.0 as 1): where JSON texts 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,6 +26,8 @@ _KINDS: dict[str, str] = {
     **dict.fromkeys(("geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon",
                      "geometrycollection", "geomcollection"), "geometry"),
 }  # fmt: skip
+REL_TOL = 1e-15
+"""Two DOUBLEs of JSON that differ by no more of their value are the same."""
 KEY_TYPES = (INTEGERS - {"bit"}) | {
     "decimal",
     "char",
@@ -140,11 +143,46 @@ def key_literal(source: Column, target: Column, column: Column) -> str | None:
     return f"CONCAT('{'_utf8mb4 ' if one == 'text' else ''}X''', {value}, '''')"
 
 
-def document(text: str | bytes | None) -> str | None:
-    """A JSON document in a form that is equal for equal documents: numbers by value, keys in order."""
-    if text is None:
-        return None
-    return json.dumps(_plain(json.loads(text)), sort_keys=True, ensure_ascii=False)
+class Document:
+    """A JSON document, equal to every other that says the same: numbers by value, keys in any order.
+
+    DMS carries a document as text, and MySQL (5.7, and 8.0 as well) reads the text of a DOUBLE with an error in its last digits. So
+    two numbers with a fraction or an exponent are the same when they agree in 15 digits, which is what a DOUBLE holds for certain.
+    """
+
+    def __init__(self, text: str | bytes) -> None:
+        self.value = json.loads(text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Document) and _is_same(self.value, other.value)
+
+    def __hash__(self) -> int:
+        return 0  # equal documents may look different; nobody keeps many of them in a set
+
+    def __repr__(self) -> str:
+        """A text that is the same for the same document, to the last digit."""
+        return json.dumps(_plain(self.value), sort_keys=True, ensure_ascii=False)
+
+
+def document(text: str | bytes | None) -> Document | None:
+    """A JSON document that can be compared; None for NULL."""
+    return None if text is None else Document(text)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=REL_TOL)
+    if _is_number(one) and _is_number(other):
+        return Decimal(repr(one)) == Decimal(repr(other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _plain(value: Any) -> Any:
@@ -152,6 +190,6 @@ def _plain(value: Any) -> Any:
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if _is_number(value):
         return {"\0number": str(Decimal(repr(value)).normalize() + 0)}  # + 0: there is one zero
     return value

@@ -80,7 +80,8 @@ class Claimed(LedgerError):
 
     def __init__(self, spec: str, run: str, until: datetime) -> None:
         super().__init__(
-            f"spec {spec} is being worked on by {run} until {until:%Y-%m-%d %H:%M:%S} UTC; wait for it, or for that time"
+            f"spec {spec} is being worked on by {run} until {until:%Y-%m-%d %H:%M:%S} UTC; wait for it, or for that time. If that"
+            " run is dead, mark it as failed in Airflow: its claim ends with it"
         )
         self.run, self.until = run, until
 

@@ -110,7 +110,7 @@ def is_same(value: Value | None, attribute: Mapping[str, Any] | None) -> bool:
         return _is_same_number(value, str(held))
     if value.kind == "json":
         try:
-            return forms.document(held) == value.text
+            return forms.document(held) == forms.document(value.plain)
         except ValueError:
             return False
     return kind == "S" and canonical(value.kind, str(held)) == value.text
