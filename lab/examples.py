@@ -36,7 +36,7 @@ TARGET_GRANTS = tuple(
 )
 OUR_GRANTS = {
     "mysql57": (f"GRANT SELECT, INSERT, UPDATE ON `{CANARY_SCHEMA}`.* TO {{user}}",),
-    "mysql80": (f"GRANT SELECT ON `{TARGET_SCHEMA}`.* TO {{user}}",),
+    "mysql80": (f"GRANT SELECT, TRIGGER ON `{TARGET_SCHEMA}`.* TO {{user}}",),
 }
 
 
