@@ -28,6 +28,9 @@ arrive. `dms_task_watch` does `ensure` for all enabled specs every ten minutes.
 
 Example: `{"spec": "rides_dynamodb", "action": "ensure", "dry_run": false}`
 
+After `stop`, `drain` and `delete`, `dms_task_watch` leaves the task alone until a run with `ensure`, `start`, `resume` or `reload_target`
+gives it back.
+
 **Approval.** Where a plan replaces rows of the target, or disturbs a task that its spec declares as protected, the run asks (`approve`).
 The answer is for that very plan: if the task changes before it is carried out, the run stops and asks for a new one.
 

@@ -8,6 +8,8 @@ get tasks of their own.
 Nothing that replaces rows of the target, or disturbs a protected task, is done here: such a plan is reported, with the `dms_task_control`
 run that does it after an approval.
 
+A task that a person has stopped, drained or deleted by `dms_task_control` is left alone until it is given back; the report says so.
+
 | parameter | meaning |
 |---|---|
 | `spec` | name of one spec; empty: all enabled |

@@ -36,6 +36,8 @@ class FakeDms:
         self.changed: Counter[str] = Counter()
         self.described = 0
         self.test_result = "successful"
+        self.assessments: list[dict[str, Any]] = []
+        self.next_assessment = "passed"
         self._pending: list[list[Any]] = []
         self._clock = START
 
@@ -99,6 +101,29 @@ class FakeDms:
 
     def _describe_events(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"Events": self.events}
+
+    def _describe_replication_task_assessment_runs(self, _: dict[str, Any]) -> dict[str, Any]:
+        task = next(iter(self.tasks.values()))["ReplicationTaskArn"]
+        rows = [
+            {"ReplicationTaskArn": task, "ReplicationTaskAssessmentRunArn": f"arn:{one['AssessmentRunName']}", **one}
+            for one in self.assessments
+        ]
+        return {"ReplicationTaskAssessmentRuns": rows}
+
+    def _describe_replication_task_individual_assessments(self, _: dict[str, Any]) -> dict[str, Any]:
+        ends = self.assessments[-1]["Status"]
+        return {
+            "ReplicationTaskIndividualAssessments": [{"IndividualAssessmentName": "unsupported-types", "Status": ends}]
+        }
+
+    def _start_replication_task_assessment_run(self, given: dict[str, Any]) -> dict[str, Any]:
+        row = {"AssessmentRunName": given["AssessmentRunName"], "Status": "running"}
+        self.assessments.append(row)
+        ends = self.next_assessment
+        self.later(lambda: row.update(Status=ends))
+        return {
+            "ReplicationTaskAssessmentRun": {"ReplicationTaskAssessmentRunArn": f"arn:{given['AssessmentRunName']}"}
+        }
 
     def _create_endpoint(self, given: dict[str, Any]) -> None:
         name = given["EndpointIdentifier"]

@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from dbops import asking
-from dbops.dms import account, carry, control, proving
+from dbops.dms import account, carry, control, plan, proving
 from dbops.dms.carry import CarryError
 from dbops.dms.control import ControlError, Judged, Services, Wanted
 from dbops.dms.ledger import Ledger
 from dbops.dms.mappings import Table
 from dbops.dms.spec import DmsSpec
-from tests.dms.dms_kit import CHECKPOINT, LOG, MYSQL, spec, table_row
+from tests.dms.dms_kit import CHECKPOINT, LOG, MYSQL, ROLE, spec, table_row
 from tests.dms.fake_dms import START, FakeDms
 
 RUN = "dms_task_control/one"
@@ -350,3 +350,57 @@ def test_a_table_whose_reload_never_begins_comes_into_quarantine(world: World) -
     assert reloads < of.quarantine_after + 1
     assert found.decision.action == "refuse"
     assert world.ledger.quarantined(of.name, of.quarantine_after) == (Table("shop", "gone"),)
+
+
+# What a person has done -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["stop", "drain", "delete"])
+def test_scheduled_runs_leave_alone_what_a_person_has_stopped_until_it_is_given_back(world: World, action: str) -> None:
+    of = spec()
+    row = world.made(of)
+    control.remember_hand(world.services, of, RUN, {"action": action, "tables": []})
+    if action == "delete":
+        world.dms.tasks.clear()
+    else:
+        row |= {"Status": "stopped", "StopReason": "Stop Reason NORMAL"}
+    watch = Wanted(is_watch=True)
+    left = control.judge(world.services, of, world.held(of), watch)
+    assert left.plan.is_empty
+    assert f"{action} at" in left.decision.reason
+    assert RUN in left.decision.reason
+    assert control.look(world.services, [of], world.held(of), watch, "watch/1", {})[of.name]["carry"] is False
+    world.ledger.prune(world.dms.now() + timedelta(days=1000))
+    assert control.judge(world.services, of, world.held(of), watch).held_by
+    assert world.judge(of).approved.steps, "a person's own run does what it is asked for"
+    control.remember_hand(world.services, of, "dms_task_control/two", {"action": "ensure", "tables": []})
+    assert control.judge(world.services, of, world.held(of), watch).approved.steps
+
+
+def test_a_table_that_a_person_has_reloaded_has_left_its_quarantine(world: World) -> None:
+    of, table = spec(), Table("shop", "orders")
+    for number in range(of.quarantine_after):
+        world.ledger.table_failed(of.name, table, "Table error", world.dms.now(), failure_id=str(number))
+    assert world.ledger.quarantined(of.name, of.quarantine_after) == (table,)
+    control.remember_hand(world.services, of, RUN, {"action": "reload_tables", "tables": ["shop.orders"]})
+    assert world.ledger.quarantined(of.name, of.quarantine_after) == ()
+
+
+def test_a_failed_assessment_is_repeated_under_another_name(world: World) -> None:
+    of = spec(assessment={"bucket": "results", "role_arn": ROLE})
+    step = plan.Step(
+        "assess", of.task_identifier, "before its first start", "start_replication_task_assessment_run",
+        {
+            "ReplicationTaskArn": plan.TASK, "AssessmentRunName": plan.assessment_name(of), "ServiceAccessRoleArn": ROLE,
+            "ResultLocationBucket": "results", "ResultLocationFolder": "dms-assessments",
+        },
+    )  # fmt: skip
+    world.made(spec())
+    world.dms.assessments = [{"AssessmentRunName": plan.assessment_name(of), "Status": "failed"}]
+    world.dms.next_assessment = "failed"
+    with pytest.raises(CarryError, match="assessment is failed"):
+        world.carry(of, [step])
+    world.dms.next_assessment = "passed"
+    world.carry(of, [step])
+    names = [one["AssessmentRunName"] for one in world.dms.assessments]
+    assert names == [plan.assessment_name(of) + end for end in ("", "-2", "-3")]

@@ -59,7 +59,7 @@ def test_a_run_costs_pages_of_answers_and_hardly_a_statement_a_spec(make: Make, 
     assert of.cloud.calls == pages(count)
     assert [one.verdict for one in of.reports] == [Verdict.OK]
     # As many as for one spec: the store is read and written for all of them at once.
-    assert (looked, len(of.statements) - looked) == (14, 9)
+    assert (looked, len(of.statements) - looked) == (15, 10)
     assert of.asked == [], "no source is asked about a task that runs and is complete"
     plans = of.ledger.plans("dms_task_watch/one", names(count))
     assert {document["decision"]["action"] for document in plans.values()} == {"none"}
@@ -122,7 +122,7 @@ def test_the_report_names_the_three_and_reads_the_events_of_these_alone(three: W
     three.statements.clear()
     ReportOperator(task_id="report", watch=True).execute(three.context())
     assert three.cloud.calls == pages(FEW) + Counter(describe_table_statistics=1)
-    assert len(three.statements) == 9 + 2 * 3
+    assert len(three.statements) == 10 + 2 * 3
     (report,) = three.reports
     assert report.verdict is Verdict.FAILED
     told = "\n".join(report.reasons)

@@ -82,7 +82,7 @@ def progress(spec: DmsSpec, step: Step, note: Mapping[str, Any]) -> Question[Pro
     elif step.kind == "reload_tables":
         found = _reloading(step, (yield from states.statistics(task)), note)
     elif step.kind == "assess":
-        found = yield from _assessed(step, task)
+        found = yield from _assessed(step, task, note)
     else:
         found = _of_task(spec, step, task, held, note)
     if found.state == "no" and note.get("called"):
@@ -166,10 +166,12 @@ def _not_begun(client: Any, spec: DmsSpec, step: Step, note: Mapping[str, Any]) 
     return _left(step, asking.ask(client, states.statistics(task)), note)
 
 
-def _assessed(step: Step, task: Task) -> Question[Progress]:
+def _assessed(step: Step, task: Task, note: Mapping[str, Any]) -> Question[Progress]:
     found = yield from assessment.last(task.arn, str(step.arguments["AssessmentRunName"]))
     if found is None:
         return Progress("no", "the premigration assessment has not begun")
+    if found.verdict == "failed" and not note.get("called"):
+        return Progress("no", f"the premigration assessment before was {found.status}")
     state: State = {"open": "under way", "failed": "failed"}.get(found.verdict, "done")  # type: ignore[assignment]
     said = f": {'; '.join(map(str, found.findings))}" if found.findings else ""
     return Progress(state, f"the premigration assessment is {found.status}{said}")
@@ -267,9 +269,8 @@ def _call(
     seen = asking.ask(client, progress(spec, step, note))
     if seen.state == "no":
         held = asking.ask(client, account.one(spec))
-        method, given = plan.call(step, plan.arns(spec, held.world(spec)))
         try:
-            getattr(client, method)(**given)
+            _make(client, spec, step, held)
         except Exception as error:
             if asking.code(error) not in _ALREADY:
                 raise
@@ -293,6 +294,16 @@ def _call(
         late = f" since {since}, longer than limits allow" if is_late and seen.state != "failed" else ""
         raise CarryError(f"{step}: {seen.text}{late}")
     return Waiting(number, step, note, seen, deadline)
+
+
+def _make(client: Any, spec: DmsSpec, step: Step, held: Account) -> None:
+    if step.kind == "assess" and spec.assessment is not None:
+        # One that failed before this step was called is repeated under another name: its cause may be repaired.
+        name = str(step.arguments["AssessmentRunName"])
+        asking.ask(client, assessment.start(held.task(spec).arn, name, spec.assessment, again=True))
+        return
+    method, given = plan.call(step, plan.arns(spec, held.world(spec)))
+    getattr(client, method)(**given)
 
 
 def allowed(spec: DmsSpec, step: Step) -> timedelta:

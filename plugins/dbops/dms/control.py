@@ -31,8 +31,8 @@ from dbops.dms.account import Account
 from dbops.dms.decision import Decision, Known, Wish
 from dbops.dms.facts import Check
 from dbops.dms.failures import Evidence, Failure
-from dbops.dms.health import Measured
-from dbops.dms.ledger import Claimed, Ledger, Recall, failure_id
+from dbops.dms.health import Health, Measured
+from dbops.dms.ledger import FREED, HELD, Claimed, Ledger, Recall, failure_id
 from dbops.dms.lint import Finding
 from dbops.dms.mappings import Table
 from dbops.dms.plan import Plan
@@ -46,6 +46,9 @@ WISHES: dict[str, Wish] = {
     "ensure": "ensure", "start": "start", "resume": "resume", "reload_tables": "reload_tables",
     "reload_target": "reload_target",
 }  # fmt: skip
+GIVEN_BACK = "dms_task_control with ensure, start, resume or reload_target gives it back to the scheduled runs"
+HOLDING: frozenset[str] = frozenset({"stop", "drain", "delete"})
+"""Actions after which the scheduled runs leave the task to the person who asked for them."""
 CONFIRMED: frozenset[str] = frozenset({"stop", "drain", "delete", "reload_target", "reload_tables"})
 """Actions that disturb replication or replace rows: the spec's name has to be typed out."""
 
@@ -70,6 +73,8 @@ class Wanted:
     is_confirmed: bool = False
     """The spec's name was typed out."""
     drain_at: datetime | None = None
+    is_watch: bool = False
+    """A scheduled run: it leaves alone what a person has stopped or deleted."""
     is_looking: bool = False
     """Nothing will be called: it neither claims the spec nor waits for the run that works on it."""
 
@@ -106,6 +111,8 @@ class Judged:
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     """Of the servers, where a start was planned."""
+    held_by: str = ""
+    """What a person did to it; "" when the scheduled runs look after it."""
 
     @property
     def decision(self) -> Decision:
@@ -181,6 +188,9 @@ def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted, kept
         )
     kept = kept or services.ledger.recall([spec.name])
     task, at = held.task(spec), services.now()
+    if wanted.is_watch and (by_hand := kept.held.get(spec.name)):
+        left = Plan(Decision("none", f"a person looks after it: {by_hand}; {GIVEN_BACK}"))
+        return Judged(spec, wanted, task, None, (), (), left, left, at, held_by=by_hand)
     statistics = _statistics(services, spec, held, wanted, kept)
     logs, trouble = _logs(services, spec, task)
     seen = evidence(spec, held, statistics, kept)
@@ -422,15 +432,29 @@ def _judged(
     judged = judge(services, spec, held, wanted, kept)
     remember(services, judged, kept)
     found = proving.preliminary(spec, judged.task, measured.get(judged.task.arn), judged.statistics, judged.at)
+    if judged.held_by:
+        found = Health("standing", (judged.decision.reason,))
     document = judged.document
     return {
         **document,
         "error": "",
+        "held": bool(judged.held_by),
         "health": {"verdict": found.verdict, "reasons": list(found.reasons)},
         "carry": bool(document["steps"] or document["refusals"] or document["approvals"]),
         "compare": bool(to_compare(services, spec, judged.task, judged.statistics, kept)),
         "prove": proving.is_running(spec, document) and (spec.canary is not None or found.verdict == "unhealthy"),
     }
+
+
+def remember_hand(services: Services, spec: DmsSpec, run: str, document: Mapping[str, Any]) -> None:
+    """After an action of a person: who looks after the task from now on, and which tables have left their quarantine."""
+    ledger, action = services.ledger, document["action"]
+    if action in HOLDING:
+        ledger.note(spec.name, run, HELD, action)
+    elif ledger.held([spec.name]):
+        ledger.note(spec.name, run, FREED, action)
+    for name in document["tables"]:
+        ledger.release(spec.name, Table(*name.split(".", 1)), run)
 
 
 def _left(spec: DmsSpec, held: Account, wanted: Wanted, now: datetime, error: Exception) -> dict[str, Any]:

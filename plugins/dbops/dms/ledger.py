@@ -36,6 +36,8 @@ PLANS_KEPT, EVENTS_KEPT = timedelta(days=14), timedelta(days=90)
 """A run every ten minutes over many specs keeps a plan of each, which nobody needs for long; why something was done is asked later."""
 TIDY = "*"
 """In place of a spec: the event of the daily deletion."""
+HELD, FREED = "held", "freed"
+"""Kinds of the events by which a person takes a task out of the scheduled runs' hands, and gives it back."""
 StepState = Literal["noted", "called", "done"]
 _STATES: tuple[StepState, ...] = get_args(StepState)
 
@@ -609,6 +611,7 @@ class Ledger:
             restarted_at={
                 str(row.spec): str(row.checkpoint) for row in self._all(last.order_by(_restart.c.restart_id))
             },
+            held=self.held(specs),
         )
 
     def tidy(self, now: datetime) -> int:
@@ -621,6 +624,22 @@ class Ledger:
         gone = sum(self._change(sa.delete(table).where(at < _naive(now - PLANS_KEPT))) for table, at in old)
         return gone + self.prune(now - EVENTS_KEPT)
 
+    def held(self, specs: Sequence[str]) -> dict[str, str]:
+        """Specs whose task a person has stopped, drained or deleted, and has not given back since -> what was done, when, by which run."""
+        newest = (
+            sa.select(sa.func.max(_event.c.event_id).label("id"))
+            .where(_event.c.spec.in_(specs), _event.c.kind.in_((HELD, FREED)))
+            .group_by(_event.c.spec)
+            .subquery()
+        )
+        query = sa.select(_event.c.spec, _event.c.run, _event.c.reason, _event.c.noted_at, _event.c.kind)
+        rows = self._all(query.join_from(_event, newest, newest.c.id == _event.c.event_id))
+        return {
+            str(row.spec): f"{row.reason} at {row.noted_at:%Y-%m-%d %H:%M} UTC by {row.run}"
+            for row in rows
+            if row.kind == HELD
+        }
+
     def prune(self, before: datetime) -> int:
         """Delete events, plans, steps and failures that count no more, from before a moment; returns how many rows.
 
@@ -628,12 +647,14 @@ class Ledger:
         decisions are made from them however old they are.
         """
         old = (
-            (_event, _event.c.noted_at),
             (_step, _step.c.noted_at),
             (_plan, _plan.c.made_at),
             (_failure, _failure.c.cleared_at),
         )
         gone = sum(self._change(sa.delete(table).where(column < _naive(before))) for table, column in old)
+        # What a person has taken into his hands stays there, however long ago.
+        events = sa.delete(_event).where(_event.c.noted_at < _naive(before), _event.c.kind.not_in((HELD, FREED)))
+        gone += self._change(events)
         newest = sa.select(_checkpoint.c.spec, sa.func.max(_checkpoint.c.saved_at).label("at")).group_by(
             _checkpoint.c.spec
         )
@@ -706,6 +727,8 @@ class Recall:
     """When rows of any table of a spec were compared last, with a result."""
     restarted_at: Mapping[str, str]
     """Checkpoint of a spec's last restart."""
+    held: Mapping[str, str]
+    """As :meth:`Ledger.held`."""
 
     def quarantined(self, spec: str, after: int) -> tuple[Table, ...]:
         """As :meth:`Ledger.quarantined`."""

@@ -97,7 +97,7 @@ class LookOperator(_DmsOperator):
 
         chosen, params = self.chosen(context), context["params"]
         if self.watch:
-            return chosen, Wanted()
+            return chosen, Wanted(is_watch=True)
         if not params.get("spec"):
             known = ", ".join(specs.names(self.room)) or "none"
             self._wrong(f"spec is empty: name one; known specs: {known}")
@@ -237,6 +237,8 @@ class CarryOutOperator(_ItemOperator):
         self._require(context, services, spec, document)
         steps = [carry.step_of(one) for one in document["steps"]]
         if not steps:
+            if not self.watch:
+                control.remember_hand(services, spec, run, document)
             raise AirflowSkipException(control.headline(document))
         with self.explained(spec, STANDING, AGAIN):
             self.claim(context, services, spec)
@@ -247,6 +249,8 @@ class CarryOutOperator(_ItemOperator):
             waiting = carry.advance(services.dms, services.ledger, spec, run, steps, services.now)
             if waiting is not None:
                 self._wait(context, services, spec, waiting)
+            if not self.watch:
+                control.remember_hand(services, spec, run, document)
         return [f"{step}" for step in steps]
 
     def _require(self, context: Context, services: Services, spec: DmsSpec, document: dict[str, Any]) -> None:
@@ -335,7 +339,7 @@ class AwaitTaskOperator(_ItemOperator):
     def execute(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """How it ended. Raises Stopped when it ended badly, or not in time."""
         from dbops import asking
-        from dbops.dms import carry, control
+        from dbops.dms import canary, carry, control, proving
         from dbops.dms.triggers import DmsTaskTrigger
 
         spec, services, document = self.opened(context)
@@ -363,6 +367,12 @@ class AwaitTaskOperator(_ItemOperator):
                     target=self.target(spec),
                 )  # fmt: skip
             self.claim(context, services, spec, deadline - services.now())
+            if what == "drained" and spec.canary:
+                # DMS stops at the first commit after its stop position: a source where nobody writes has none.
+                with services.connect(spec.connection) as connection:
+                    canary.write(
+                        connection, spec, proving.token(f"{run} drained", context["ti"].try_number), services.now()
+                    )
             self.defer(
                 trigger=DmsTaskTrigger(
                     spec=spec.model_dump(mode="json"), what=what, deadline=deadline.isoformat(), poll_s=poll_s()

@@ -93,7 +93,9 @@ def _standing(
     counted = account.is_counted_complete(task, spec)
     tables = asking.ask(services.dms, states.statistics(task)) if task.arn and not (is_watch and counted) else None
     judged = Health(proven["verdict"], tuple(proven["reasons"])) if proven else None
-    if judged is None and task.arn:
+    if judged is None and document.get("held"):
+        judged = Health("standing", tuple(document["health"]["reasons"]))
+    elif judged is None and task.arn:
         judged = proving.preliminary(spec, task, measured, tables, services.now())
     return Standing(
         spec,
