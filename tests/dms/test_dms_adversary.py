@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from dbops import asking
-from dbops.dms import account, carry, control, plan, proving
+from dbops.dms import account, apply_exceptions, carry, control, plan, proving
 from dbops.dms.carry import CarryError
 from dbops.dms.control import ControlError, Judged, Services, Wanted
 from dbops.dms.ledger import Ledger
 from dbops.dms.mappings import Table
+from dbops.dms.reconcile import Comparison
 from dbops.dms.spec import DmsSpec
 from tests.dms.dms_kit import CHECKPOINT, LOG, MYSQL, ROLE, spec, table_row
 from tests.dms.fake_dms import START, FakeDms
@@ -404,3 +405,64 @@ def test_a_failed_assessment_is_repeated_under_another_name(world: World) -> Non
     world.carry(of, [step])
     names = [one["AssessmentRunName"] for one in world.dms.assessments]
     assert names == [plan.assessment_name(of) + end for end in ("", "-2", "-3")]
+
+
+# Rows that never come right ---------------------------------------------------------------------------------------------
+
+
+def differs(world: World, of: DmsSpec, at: datetime, source: int = 10, target: int = 7) -> None:
+    found = Comparison(Table("shop", "orders"), "differ", source_rows=source, target_rows=target, missing=3)
+    world.ledger.save_comparison(of.name, [found], at)
+
+
+def test_a_table_whose_rows_differ_after_each_reload_comes_into_quarantine(world: World) -> None:
+    of = spec(protected=False)
+    world.made(of)
+    for number in range(1, of.quarantine_after + 1):
+        began = START + timedelta(hours=number)
+        world.dms.tables[0] |= {"FullLoadStartTime": began, "FullLoadEndTime": began + timedelta(minutes=1)}
+        differs(world, of, began + timedelta(minutes=2))
+        for _ in range(2):
+            found = world.judge(of)
+        assert [one.failures for one in world.ledger.failing(of.name)] == [number]
+    assert world.ledger.quarantined(of.name, of.quarantine_after) == (Table("shop", "orders"),)
+    found = world.judge(of)
+    assert not found.approved.steps
+    assert "failed too often" in found.decision.reason
+
+
+def test_a_comparison_that_found_rows_missing_is_told_as_a_load_that_was_cut_short(world: World) -> None:
+    of = spec()
+    world.made(of)
+    differs(world, of, START + timedelta(hours=1))
+    (failure,) = world.judge(of).failures
+    assert failure.kind == "load_cut_short"
+    assert "7 rows at the target and 10 at the source" in str(failure)
+    assert failure.tables == (Table("shop", "orders"),)
+
+
+def test_rows_that_were_only_noted_at_the_target_are_found_although_every_count_is_fine(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = spec(target_connection="mysql80", protected=False)
+    world.made(of)
+    assert world.judge(of).statistics is None
+    seen = {("shop", "orders"): apply_exceptions.Noted(2, START + timedelta(days=1))}
+    monkeypatch.setattr(apply_exceptions, "read", lambda *_: seen)
+    found = world.judge(of)
+    assert [one.kind for one in found.failures] == ["rows_absent"]
+    assert [step.kind for step in found.approved.steps] == ["reload_tables"]
+    assert world.ledger.failing(of.name)[0].reason == "its rows differ"
+
+
+def test_a_target_that_cannot_be_asked_is_said_and_stops_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = spec(target_connection="mysql80")
+    world.made(of)
+
+    def refuse(*_: Any) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(apply_exceptions, "read", refuse)
+    found = world.judge(of)
+    assert found.plan.is_empty
+    assert found.notes == ("rows that were not applied are unknown: the target (mysql80) says no route",)

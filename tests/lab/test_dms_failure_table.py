@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import MySQLdb
 import pytest
 
 from dbops import asking
-from dbops.dms import failures, states
+from dbops.dms import apply_exceptions, failures, states
 from dbops.dms.failures import ADVICE, Evidence, Kind
 from dbops.dms.mappings import Table
+from lab import config
+from lab.rds.server import ADMIN
+from tests.dms import dms_kit
 from tests.lab.dms_kit import NEVER, Dms
 
 pytestmark = pytest.mark.lab
@@ -40,24 +45,26 @@ def evidence(lab: Dms, arn: str, schema: str, **more: Any) -> Evidence:
     task = states.task(lab.described(arn))
     instances = asking.ask(lab.dms, states.instances())
     (status,) = [each.status for each in instances if each.arn == task.instance_arn]
+    tables = asking.ask(lab.dms, states.statistics(task))
     return Evidence(
         task,
-        asking.ask(lab.dms, states.statistics(task)),
+        tables,
         instance_status=status,
         messages=(*lab.events(arn), *lab.log(arn)),
-        apply_exceptions=exceptions(lab, schema),
+        apply_exceptions=exceptions(lab, task, tables, schema),
         **more,
     )
 
 
-def exceptions(lab: Dms, schema: str) -> dict[Table, int]:
-    if not lab.sink.rows("SHOW DATABASES LIKE 'awsdms_control'"):
-        return {}
-    found = lab.sink.sql(
-        "SELECT table_name, COUNT(*) FROM awsdms_control.awsdms_apply_exceptions WHERE table_owner = %s GROUP BY 1",
-        (schema,),
-    )
-    return {Table(schema, str(name)): int(count) for name, count in found}
+def exceptions(
+    lab: Dms, task: states.Task, tables: tuple[states.TableStatistics, ...], schema: str
+) -> dict[Table, int]:
+    """As the product reads them at the target."""
+    all_of_it = {**dms_kit.SELECT_ALL, "object-locator": {"schema-name": schema, "table-name": "%"}}
+    of = dms_kit.spec(mappings=[all_of_it])
+    login = {"host": config.HOST, "port": lab.sink.port, "user": ADMIN, "passwd": config.MYSQL_PASSWORD}
+    with closing(MySQLdb.connect(**login, init_command="SET time_zone = '+00:00'")) as connection:
+        return apply_exceptions.of_tables(of, apply_exceptions.read(connection, of, task), tables)
 
 
 def counted(lab: Dms, schema: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from dbops import asking
 from dbops.dms import (
     account,
+    apply_exceptions,
     assessment,
     carry,
     checks,
@@ -111,6 +112,8 @@ class Judged:
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     """Of the servers, where a start was planned."""
+    differing: tuple[Table, ...] = ()
+    """Tables that say completed, and whose rows do not."""
     held_by: str = ""
     """What a person did to it; "" when the scheduled runs look after it."""
 
@@ -191,13 +194,14 @@ def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted, kept
     if wanted.is_watch and (by_hand := kept.held.get(spec.name)):
         left = Plan(Decision("none", f"a person looks after it: {by_hand}; {GIVEN_BACK}"))
         return Judged(spec, wanted, task, None, (), (), left, left, at, held_by=by_hand)
-    statistics = _statistics(services, spec, held, wanted, kept)
+    noted, unread = _exceptions(services, spec, task)
+    statistics = _statistics(services, spec, held, wanted, kept, must=bool(noted))
     logs, trouble = _logs(services, spec, task)
-    seen = evidence(spec, held, statistics, kept)
+    seen = evidence(spec, held, statistics, kept, apply_exceptions.of_tables(spec, noted, statistics or ()))
     found = failures.recognise(seen)
     if wanted.action not in WISHES:
         plain = [_plain(spec, task, wanted, is_approved=is_approved) for is_approved in (False, True)]
-        return Judged(spec, wanted, task, statistics, found, lint.lint(spec), plain[0], plain[1], at, trouble)
+        return Judged(spec, wanted, task, statistics, found, lint.lint(spec), plain[0], plain[1], at, trouble, unread)
 
     began = {one.table: one.load_started_at for one in statistics or () if one.load_started_at}
     differing = {*kept.differing(spec.name, began), *failures.differing(found)}
@@ -228,7 +232,10 @@ def judge(services: Services, spec: DmsSpec, held: Account, wanted: Wanted, kept
         )
         for is_approved in (False, True)
     ]  # fmt: skip
-    return Judged(spec, wanted, task, statistics, found, findings, made[0], made[1], at, trouble, notes, looked)
+    return Judged(
+        spec, wanted, task, statistics, found, findings, made[0], made[1], at, trouble, (*unread, *notes), looked,
+        differing=tuple(sorted(differing)),
+    )  # fmt: skip
 
 
 def _start_at(services: Services, spec: DmsSpec, held: Account) -> tuple[str, bool, list[Finding]]:
@@ -271,14 +278,14 @@ def _plain(spec: DmsSpec, task: Task, wanted: Wanted, *, is_approved: bool) -> P
 
 
 def _statistics(
-    services: Services, spec: DmsSpec, held: Account, wanted: Wanted, kept: Recall
+    services: Services, spec: DmsSpec, held: Account, wanted: Wanted, kept: Recall, *, must: bool = False
 ) -> tuple[TableStatistics, ...] | None:
     """Statistics of the tables, where the task's own counts do not suffice."""
     task = held.task(spec)
     if not task.arn:
         return None
     is_known = not (kept.differing(spec.name) or kept.quarantined(spec.name, spec.quarantine_after))
-    if wanted.action == "ensure" and is_known and account.is_counted_complete(task, spec):
+    if wanted.action == "ensure" and is_known and not must and account.is_counted_complete(task, spec):
         return None
     return asking.ask(services.dms, states.statistics(task))
 
@@ -294,9 +301,34 @@ def _logs(services: Services, spec: DmsSpec, task: Task) -> tuple[tuple[str, ...
         return None, f"the source ({spec.connection}) could not be asked: {error}"
 
 
-def evidence(spec: DmsSpec, held: Account, statistics: Sequence[TableStatistics] | None, kept: Recall) -> Evidence:
+def _exceptions(
+    services: Services, spec: DmsSpec, task: Task
+) -> tuple[dict[tuple[str, str], apply_exceptions.Noted], tuple[str, ...]]:
+    """Rows that were not applied at a MySQL target; one that cannot be asked is said, and stops nothing."""
+    if not (task.has_run and spec.target_connection and spec.target_engine in RELATIONAL):
+        return {}, ()
+    try:
+        with services.connect(spec.target_connection) as connection:
+            return apply_exceptions.read(connection, spec, task), ()
+    except Exception as error:  # whatever the client library raises
+        return {}, (f"rows that were not applied are unknown: the target ({spec.target_connection}) says {error}",)
+
+
+def evidence(
+    spec: DmsSpec,
+    held: Account,
+    statistics: Sequence[TableStatistics] | None,
+    kept: Recall,
+    not_applied: Mapping[Table, int] | None = None,
+) -> Evidence:
     """What failures of a task are recognised from."""
     task = held.task(spec)
+    began = {one.table: one.load_started_at for one in statistics or () if one.load_started_at}
+    differ = kept.differing(spec.name, began)
+    compared = {one.table: one for one in kept.compared(spec.name)} if differ else {}
+    counted = [
+        one for table in differ if (one := compared.get(table)) and None not in (one.source_rows, one.target_rows)
+    ]
     return Evidence(
         task,
         tables=None if statistics is None else tuple(statistics),
@@ -305,6 +337,10 @@ def evidence(spec: DmsSpec, held: Account, statistics: Sequence[TableStatistics]
         restarts=kept.restarts(spec.name, task.checkpoint),
         restarts_limit=spec.limits.restarts,
         error_rows_limit=spec.limits.error_rows,
+        apply_exceptions=not_applied or {},
+        source_rows={one.table: one.source_rows or 0 for one in counted},
+        target_rows={one.table: one.target_rows or 0 for one in counted},
+        load_ended=bool(counted),
     )
 
 
@@ -477,7 +513,11 @@ def remember(services: Services, judged: Judged, kept: Recall) -> None:
     """Count failures of tables in the ledger, each once however often it is seen; a load that ended well ends the count."""
     failing = {one.table for one in kept.failing.get(judged.spec.name, ())}
     for one in judged.statistics or ():
-        if one.is_failed:
+        if one.table in judged.differing and not one.is_failed:
+            # Else a table whose rows never come right would be reloaded by each run, for ever.
+            identity = f"rows differ, loaded {one.load_started_at}"
+            services.ledger.table_failed(judged.spec.name, one.table, "its rows differ", judged.at, failure_id=identity)
+        elif one.is_failed:
             reason = f"{one.raw_state or one.state}, {one.error_rows} rows failed"
             identity = failure_id(one, judged.task)
             services.ledger.table_failed(judged.spec.name, one.table, reason, judged.at, failure_id=identity)

@@ -738,6 +738,10 @@ class Recall:
         """As :meth:`Ledger.differing`."""
         return differing(self.differ_since.get(spec, {}), loaded_at)
 
+    def compared(self, spec: str) -> tuple[KeptComparison, ...]:
+        """The newest comparison of each table, whenever it was."""
+        return self.ledger.comparisons(spec, datetime(1970, 1, 2, tzinfo=UTC))
+
     def restarts(self, spec: str, checkpoint: str) -> int:
         """As :meth:`Ledger.restarts`."""
         return self.ledger.restarts(spec, checkpoint) if self.restarted_at.get(spec) == checkpoint else 0
