@@ -478,7 +478,8 @@ def _judged(
         "health": {"verdict": found.verdict, "reasons": list(found.reasons)},
         "carry": bool(document["steps"] or document["refusals"] or document["approvals"]),
         "compare": bool(to_compare(services, spec, judged.task, judged.statistics, kept)),
-        "prove": proving.is_running(spec, document) and (spec.canary is not None or found.verdict == "unhealthy"),
+        "prove": proving.is_running(spec, document)
+        and (spec.canary is not None or spec.consumer is not None or found.verdict == "unhealthy"),
     }
 
 

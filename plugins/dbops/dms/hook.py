@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dbops import asking, connections
-from dbops.dms import states
+from dbops.dms import places, states
 from dbops.dms.canary import Reader
 from dbops.dms.control import Services
 from dbops.dms.ledger import Ledger
@@ -70,3 +70,8 @@ def existing_target(spec: DmsSpec) -> Endpoint | None:
         return None
     found = asking.ask(client("dms", spec), states.endpoints())
     return next((one for one in found if one.arn == target.arn), None)
+
+
+def stream_arn(spec: DmsSpec) -> str:
+    """ARN of the stream that a spec's task writes to."""
+    return places.needed(places.target_settings(spec, existing_target(spec)), "StreamArn", spec)

@@ -474,7 +474,7 @@ class HealthOperator(_ItemOperator):
 
     def proven(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Judge with what the trigger saw: one about many goes by its look, unless its steps changed the task; else it is asked anew."""
-        from dbops.dms import proving
+        from dbops.dms import hook, proving
 
         spec, services, document = self.opened(context)
         with self.explained(spec, LEFT, "Clear this task."):
@@ -483,6 +483,11 @@ class HealthOperator(_ItemOperator):
                 found = proving.combined(spec, document["health"], seen)
             else:
                 found = proving.judge(services, spec, seen)
+            if spec.consumer:
+                stream = hook.stream_arn(spec)
+                found = proving.with_consumer(
+                    spec, found, stream, lambda service: hook.client(service, spec), services.now()
+                )
         text = "; ".join(found.reasons)
         self.log.info("%s: %s", found.verdict, text)
         services.ledger.note(spec.name, operators.run_label(context), "health", f"{found.verdict}: {text}")

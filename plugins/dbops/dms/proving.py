@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dbops import asking
-from dbops.dms import account, health, states
+from dbops.dms import account, consumers, health, states
 from dbops.dms.canary import Seen
 from dbops.dms.health import Health, Measured
 from dbops.dms.spec import DmsSpec
@@ -80,3 +80,12 @@ def combined(spec: DmsSpec, found: Mapping[str, Any], canary: Seen | None) -> He
         return Health("unhealthy", (text, *(reasons if verdict == "unhealthy" else ())))
     age = (canary.seen_at - canary.written_at).total_seconds()
     return Health(verdict, (*reasons, f"the canary arrived after at most {age:.1f} s"))
+
+
+def with_consumer(spec: DmsSpec, found: Health, stream_arn: str, client: Callable[[str], Any], now: datetime) -> Health:
+    """The verdict with that on the function behind the stream; a task that is well is not, while nobody reads what it writes."""
+    if spec.consumer is None or found.verdict not in ("healthy", "unhealthy"):
+        return found
+    if wrong := consumers.wrong(spec.consumer, stream_arn, client, now):
+        return Health("unhealthy", (*wrong, *(found.reasons if found.verdict == "unhealthy" else ())))
+    return Health(found.verdict, (*found.reasons, f"function {spec.consumer.function} reads the stream"))

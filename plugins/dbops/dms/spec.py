@@ -189,6 +189,18 @@ class Canary(_Part):
     max_age_s: int = Field(default=120, ge=1, description="how long the row may be on its way")
 
 
+class Consumer(_Part):
+    """The Lambda function that applies the records of a stream; without it changes end in the stream."""
+
+    function: str = Field(min_length=1, description="name or ARN of the function")
+    queue_url: str | None = Field(
+        default=None, description="SQS queue to which the event source mapping sends records that it gave up"
+    )
+    max_iterator_age_s: float = Field(
+        default=60, gt=0, description="how old the newest record that the function has read may be"
+    )
+
+
 class Assessment(_Part):
     """Where AWS writes the result of a premigration assessment."""
 
@@ -226,6 +238,9 @@ class DmsSpec(Spec):
         default=True, description="emptying a table of the target, stopping and deleting need an approval"
     )
     canary: Canary | None = Field(default=None, description="the row by which replication is proven")
+    consumer: Consumer | None = Field(
+        default=None, description="target kinesis: the function that reads the stream; its health is the task's"
+    )
     quarantine_after: int = Field(
         default=3, ge=1, le=20, description="failed loads of a table, before it is left to a person"
     )
@@ -265,6 +280,8 @@ class DmsSpec(Spec):
             raise ValueError(f"cdc_start: {self.cdc_start!r} is no position, checkpoint or time")
         if self.canary and not mappings.selected(self.rules, [self.canary_table or Table("", "")]):
             raise ValueError(f"canary: no rule of mappings selects {self.canary_table}, so it would never arrive")
+        if self.consumer and self.target_engine != "kinesis":
+            raise ValueError(f"consumer: only a stream is read by a function; the target is {self.target_engine}")
         if empty := sorted(rule for rule, reason in self.overrides.items() if not reason.strip()):
             raise ValueError(f"overrides: {empty[0]} has no reason")
         return self
