@@ -165,7 +165,7 @@ def test_iam_policies_have_the_actions_of_the_clients_that_the_code_opens() -> N
     services = [{a.split(":")[0] for s in p["Statement"] for a in _list(s["Action"])} for p in policies]
     assert services == [
         {"s3", "glue", "sns"}, {"s3", "glue", "sns"}, {"s3", "sns", "rds", "logs"}, {"s3", "sns", "rds", "cloudwatch"},
-        {"s3", "sns", "dms", "cloudwatch", "iam", "dynamodb", "kinesis"},
+        {"s3", "sns", "dms", "cloudwatch", "iam", "dynamodb", "kinesis", "lambda", "sqs"},
     ]  # fmt: skip
     inventory = {a for s in policies[2]["Statement"] for a in _list(s["Action"])}
     calls = {"rds:DescribeDBLogFiles", "rds:DownloadDBLogFilePortion", "logs:FilterLogEvents"}
@@ -195,6 +195,8 @@ def test_the_policy_of_a_rehearsal_has_every_call_and_changes_only_what_is_tagge
 
 # Calls to other services in the room of DMS, which ask for the rows of a target.
 READING = {
+    "get_metric_statistics": "cloudwatch:GetMetricStatistics", "list_event_source_mappings": "lambda:ListEventSourceMappings",
+    "get_queue_attributes": "sqs:GetQueueAttributes",
     "get_metric_data": "cloudwatch:GetMetricData", "list_metrics": "cloudwatch:ListMetrics", "get_item": "dynamodb:GetItem",
     "batch_get_item": "dynamodb:BatchGetItem", "scan": "dynamodb:Scan", "describe_table": "dynamodb:DescribeTable",
     "list_shards": "kinesis:ListShards", "get_shard_iterator": "kinesis:GetShardIterator", "get_records": "kinesis:GetRecords",
