@@ -153,6 +153,17 @@ def test_latencies_are_waited_for_until_they_are_known_and_small(cloud: Cloud, c
     assert told(ALL[2]) == {"state": "done", "text": "healthy"}
 
 
+@pytest.mark.parametrize(("status", "state"), [("running", "Table error"), ("failed", "Table completed")])
+def test_no_metric_is_waited_for_where_a_table_or_the_task_has_failed(
+    cloud: Cloud, clock: Clock, status: str, state: str
+) -> None:
+    cloud.latency["shop"] = 300
+    cloud.task("shop")["Status"] = status
+    cloud.tables[TASK] = [table_row(), table_row("lines", state)]
+    assert told(ALL[2]) == {"state": "done", "text": "unhealthy"}
+    assert clock.at == NOW
+
+
 def test_a_canary_is_told_with_its_times_and_its_reader_is_made_once(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

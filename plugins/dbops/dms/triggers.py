@@ -138,7 +138,12 @@ class DmsLatencyTrigger(_DmsTrigger):
             measured = await asking.ask_async(client, question)
         found = proving.preliminary(spec, task, measured.get(task.arn), tables, utc_now())
         self.log.info("%s: %s", found.verdict, "; ".join(found.reasons))
-        return {"state": "done", "text": found.verdict} if found.verdict in ("healthy", "standing") else None
+        # No point of a metric makes a table or a task good that is not.
+        is_lost = found.verdict == "unhealthy" and (
+            task.status != "running" or any(one.is_failed for one in tables or ())
+        )
+        is_known = found.verdict in ("healthy", "standing") or is_lost
+        return {"state": "done", "text": found.verdict} if is_known else None
 
 
 class DmsCanaryTrigger(_DmsTrigger):
