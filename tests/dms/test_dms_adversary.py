@@ -235,6 +235,19 @@ def test_what_was_said_before_the_last_start_holds_nothing_back(world: World) ->
     assert world.judge(of).decision.action == "resume"
 
 
+def test_what_a_task_of_the_same_name_said_holds_no_new_one_back(world: World) -> None:
+    of = spec()
+    world.dms.events = [event("Cannot connect to the source", START - timedelta(hours=2), of)]
+    assert world.judge(of).decision.action == "start"
+    row = world.made(of)
+    for name in ("ReplicationTaskStartDate", "ReplicationTaskStats", "RecoveryCheckpoint"):
+        row.pop(name, None)
+    row.update(Status="ready", ReplicationTaskCreationDate=START)
+    assert world.judge(of).decision.action == "start"
+    row.update(ReplicationTaskCreationDate=START - timedelta(hours=3))
+    assert world.judge(of).decision.action == "refuse"
+
+
 def test_a_table_that_was_loaded_since_it_was_named_is_not_loaded_again(world: World) -> None:
     of = spec()
     world.made(of)

@@ -48,8 +48,14 @@ class Account:
         return World(self.task(spec), self.endpoints, self.instances, self.connections)
 
     def said(self, spec: DmsSpec) -> tuple[str, ...]:
-        """Events of the task of a spec since its last start: what was said before holds nothing back, for it was passed."""
-        since = self.task(spec).started_at
+        """Events of the task of a spec since its last start, or since it was made: what was said before holds nothing back.
+
+        A failure before the last start was passed; one before the task was made is of another task that had its name.
+        """
+        task = self.task(spec)
+        since = task.started_at or task.created_at
+        if task.status == "missing":
+            return ()
         told = self.messages.get(spec.task_identifier, ())
         return told if since is None else tuple(text for text in told if text[:19] >= f"{since.astimezone(UTC):{TIME}}")
 

@@ -84,6 +84,7 @@ class Task:
     tables_queued: int | None = None
     tables_errored: int | None = None
     progress_percent: int | None = None
+    created_at: datetime | None = None
 
     @property
     def has_run(self) -> bool:
@@ -262,6 +263,7 @@ def _common(row: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
         "mappings": str(row.get("TableMappings") or ""),
         "checkpoint": str(row.get("RecoveryCheckpoint") or ""),
         "cdc_start": str(row.get("CdcStartPosition") or ""),
+        "created_at": row.get("ReplicationTaskCreationDate") or row.get("ReplicationCreateTime"),
         "fresh_start_at": stats.get("FreshStartDate"),
         "started_at": stats.get("StartDate") or row.get("ReplicationTaskStartDate"),
         "stopped_at": stats.get("StopDate") or row.get("ReplicationLastStopTime"),
