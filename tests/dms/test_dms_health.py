@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbops.dms import health, states
+from dbops.dms import health, proving, states
 from dbops.dms.canary import Seen
 from dbops.dms.health import Measured, Point
 from tests.dms import dms_kit
@@ -248,3 +248,19 @@ def test_serverless_goes_by_the_dimensions_that_cloudwatch_has() -> None:
     assert set(found) == {arn}
     queries = client.calls[-1][1]["MetricDataQueries"]
     assert all(query["MetricStat"]["Metric"]["Dimensions"] == named for query in queries)
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "reason", "stands"),
+    [
+        ("stop", "stopped", "Stop Reason NORMAL", True), ("stop", "stopped", "Stop Reason FATAL_ERROR", False),
+        ("stop", "failed", "", False), ("drain", "stopped", "Stop Reason STOPPED_AT_COMMIT_TIME", True),
+        ("drain", "stopped", "Stop Reason NORMAL", False), ("ensure", "stopped", "Stop Reason NORMAL", False),
+        ("stop", "running", "", False),
+    ],
+)  # fmt: skip
+def test_a_task_that_stands_as_the_run_was_asked_is_well(action: str, status: str, reason: str, stands: bool) -> None:
+    found = proving.as_asked({"action": action}, task(Status=status, StopReason=reason))
+    assert (found is not None) is stands
+    if found:
+        assert found == health.Health("standing", (f"the task is stopped, as {action} asked",))

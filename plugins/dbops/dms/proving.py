@@ -32,6 +32,14 @@ def preliminary(
     return health.judge(without, task, measured, tables=given, canary=None, now=now, counted_complete=is_counted)
 
 
+def as_asked(document: Mapping[str, Any], task: Task) -> Health | None:
+    """The verdict on a task that stands because the run was asked to stop or drain it; None where it does not stand like that."""
+    reasons = {"stop": ("", "NORMAL"), "drain": ("STOPPED_AT_COMMIT_TIME", "STOPPED_AT_SERVER_TIME")}
+    if task.status != "stopped" or task.stop_reason not in reasons.get(document.get("action", ""), ()):
+        return None
+    return Health("standing", (f"the task is {task.raw_status or task.status}, as {document['action']} asked",))
+
+
 def is_running(spec: DmsSpec, document: Mapping[str, Any]) -> bool:
     """Whether the plan's task follows changes, or will after its steps."""
     if not spec.has_cdc or document["action"] in _ENDING:

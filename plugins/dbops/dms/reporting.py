@@ -96,7 +96,7 @@ def _standing(
     if judged is None and document.get("held"):
         judged = Health("standing", tuple(document["health"]["reasons"]))
     elif judged is None and task.arn:
-        judged = proving.preliminary(spec, task, measured, tables, services.now())
+        judged = proving.as_asked(document, task) or proving.preliminary(spec, task, measured, tables, services.now())
     return Standing(
         spec,
         task,
