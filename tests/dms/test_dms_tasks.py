@@ -650,3 +650,17 @@ def test_services_are_those_of_the_spec_s_account(monkeypatch: pytest.MonkeyPatc
     look = LookOperator(task_id="look")
     look.services(SimpleNamespace(aws_connection="aws_other", region="eu-west-1"))  # type: ignore[arg-type]
     assert asked == [("aws_other", "eu-west-1")]
+
+
+@pytest.mark.parametrize(
+    ("action", "dry_run", "is_looking"), [("status", False, True), ("ensure", True, True), ("ensure", False, False)]
+)
+def test_a_run_that_only_looks_claims_nothing_and_no_run_of_a_person_is_a_scheduled_one(
+    made: World, action: str, dry_run: bool, is_looking: bool
+) -> None:
+    context = control(made, action, dry_run=dry_run)
+    _, wanted = LookOperator(task_id="look").asked(context)
+    assert (wanted.action, wanted.is_looking, wanted.is_watch) == (action, is_looking, False)
+    LookOperator(task_id="look").execute(context)
+    refused = made.ledger.claim_many(["shop"], "another", NOW + timedelta(hours=1), NOW)
+    assert bool(refused) is not is_looking

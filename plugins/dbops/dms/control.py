@@ -7,7 +7,7 @@ that needs an approval is made a second time as approved: the digest of that one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -71,6 +71,7 @@ class Wanted:
     action: Action = "ensure"
     tables: tuple[Table, ...] = ()
     """For ``reload_tables``: those that are named; none: those that failed or differ."""
+    _: KW_ONLY
     is_confirmed: bool = False
     """The spec's name was typed out."""
     drain_at: datetime | None = None

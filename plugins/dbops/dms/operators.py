@@ -108,7 +108,7 @@ class LookOperator(_DmsOperator):
         tables = tuple(self._table(text) for text in params.get("tables") or ())
         drain_at = context["dag_run"].start_date if action == "drain" else None
         is_looking = bool(params["dry_run"] or action == "status")
-        return chosen, Wanted(action, tables, is_confirmed, drain_at, is_looking)
+        return chosen, Wanted(action, tables, is_confirmed=is_confirmed, drain_at=drain_at, is_looking=is_looking)
 
     def _wrong(self, text: str) -> None:
         raise Stopped(text, happened=UNTOUCHED, safe_next=CORRECT_FORM)
