@@ -168,7 +168,7 @@ class _ItemOperator(_DmsOperator):
     """Works on one spec of the run.
 
     :param item: what the look says of it (templated)
-    :param dry_run_param: whether the DAG has the parameter dry_run
+    :param watch: True in the scheduled run of all enabled specs
     """
 
     template_fields = ("item",)
