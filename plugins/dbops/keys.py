@@ -39,6 +39,8 @@ class RowKey:
 
     index: str
     columns: tuple[KeyColumn, ...]
+    alias: str = ""
+    """Of the table, in statements with several."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,7 +50,7 @@ class RowKey:
     @property
     def order_by(self) -> str:
         """``ORDER BY`` list."""
-        return ", ".join(ident(name) for name in self.names)
+        return ", ".join(self._idents)
 
     @property
     def select_literals(self) -> str:
@@ -69,14 +71,18 @@ class RowKey:
 
     def equals(self, key: Key) -> str:
         """SQL for one key."""
-        return " AND ".join(f"{ident(n)} = {v}" for n, v in zip(self.names, key, strict=True))
+        return " AND ".join(f"{n} = {v}" for n, v in zip(self._idents, key, strict=True))
+
+    @property
+    def _idents(self) -> list[str]:
+        return [_ident(name, self.alias) for name in self.names]
 
     def _bound(self, key: Key, operator: str, *, inclusive: bool) -> str:
         """The expanded form ``a > 1 OR (a = 1 AND b > 2)``: MySQL does not use an index range for ``(a, b) > (1, 2)``.
 
         The redundant first condition on the leading column gives the optimizer a single range to begin with.
         """
-        names = [ident(n) for n in self.names]
+        names = self._idents
         last = f"{operator}=" if inclusive else operator
         if len(names) == 1:
             return f"{names[0]} {last} {key[0]}"
@@ -88,8 +94,8 @@ class RowKey:
         return f"({names[0]} {operator}= {key[0]} AND (({') OR ('.join(alternatives)})))"
 
 
-def row_key(table: Table) -> RowKey:
-    """The key by which rows of the table are walked. Raises UnusableKey."""
+def row_key(table: Table, alias: str = "") -> RowKey:
+    """The key by which rows of the table are walked, in statements that call the table `alias`. Raises UnusableKey."""
     index = table.row_key
     if index is None:
         raise UnusableKey(
@@ -98,7 +104,7 @@ def row_key(table: Table) -> RowKey:
     columns = []
     for name in index.columns:
         column = table.column(name)
-        literal = None if column is None else _literal_sql(column)
+        literal = None if column is None else _literal_sql(column, alias)
         if column is None or literal is None:
             kind = "expression" if column is None else column.column_type
             raise UnusableKey(
@@ -106,11 +112,15 @@ def row_key(table: Table) -> RowKey:
                 "supported: integers, DECIMAL, YEAR, CHAR, VARCHAR, BINARY, VARBINARY, DATE, DATETIME, TIMESTAMP, TIME"
             )
         columns.append(KeyColumn(name, literal))
-    return RowKey(index.name, tuple(columns))
+    return RowKey(index.name, tuple(columns), alias)
 
 
-def _literal_sql(column: Column) -> str | None:
-    c = ident(column.name)
+def _ident(name: str, alias: str) -> str:
+    return ident((alias, name)) if alias else ident(name)
+
+
+def _literal_sql(column: Column, alias: str) -> str | None:
+    c = _ident(column.name, alias)
     if column.data_type in _NUMBERS:
         return f"CAST({c} + 0 AS CHAR)"
     if column.data_type in _TIMES:
