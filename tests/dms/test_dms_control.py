@@ -154,6 +154,7 @@ def test_a_source_that_cannot_be_asked_is_unknown_and_said(made: World) -> None:
     made.is_source_down = True
     found = judged(made)
     assert found.source_error == "the source (mysql_default) could not be asked: no route to host"
+    assert found.source_error in found.document["notes"], "the report shows the notes"
     assert found.decision.action == "refuse"
     assert "nobody knows whether the source has its log" in found.decision.reason
 

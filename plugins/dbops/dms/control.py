@@ -110,6 +110,7 @@ class Judged:
     """As it is when a person has approved it; the same plan where nothing has to be."""
     at: datetime
     source_error: str = ""
+    """Why the logs of the source could not be asked for."""
     notes: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     """Of the servers, where a start was planned."""
@@ -141,7 +142,7 @@ class Judged:
             "digest": self.approved.digest,
             "refusals": list(self.approved.refusals),
             "approvals": list(self.plan.approvals),
-            "notes": [*self.plan.notes, *self.notes],
+            "notes": [*self.plan.notes, *self.notes, *([self.source_error] if self.source_error else [])],
             "findings": [f"{one.where} {one.text} ({one.rule}): {one.reason}. {one.fix}." for one in self.findings],
             "failures": [
                 {"kind": one.kind, "text": str(one), "tables": [str(table) for table in one.tables]}
