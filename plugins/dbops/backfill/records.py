@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -14,18 +15,20 @@ PlanState = Literal["planned", "copying", "copied", "verified", "rolled_back", "
 CLOSED: frozenset[PlanState] = frozenset({"verified", "rolled_back", "abandoned"})
 ChunkState = Literal["planned", "done", "rolled_back"]
 """A chunk that somebody works on is ``planned`` with a lease."""
-Class = Literal["equal", "target_newer", "source_newer", "missing", "extra", "converter", "unversioned"]
+Class = Literal["equal", "target_newer", "source_newer", "missing", "extra", "converter", "unversioned", "ahead"]
 """What a row and its item are to each other; see :data:`FAILING`.
 
-``equal``         same content, same version
-``target_newer``  the item's version is above the row's: a newer write came by another way. Fine
+``equal``         same content, same version; or gone on both sides
+``target_newer``  the item's version is above the row's: a newer write came by another way. Fine, once MySQL has shown that it has it too
 ``source_newer``  the row's version is above the item's: looked at again until it has arrived, or the time to drain is over
 ``missing``       the row has no item
 ``extra``         the item lives, its row is not there
 ``converter``     one version, two contents: somebody converts differently, or wrote without raising the version
 ``unversioned``   the item has no version, or one of another kind: somebody writes outside of the rules
+``ahead``         ``target_newer`` that stays so: MySQL does not get there. The version went down (a joined row was deleted, a key was
+                  inserted again from 1), and the item, perhaps a tombstone, hides the row
 """
-FAILING: frozenset[Class] = frozenset({"source_newer", "missing", "extra", "converter", "unversioned"})
+FAILING: frozenset[Class] = frozenset({"source_newer", "missing", "extra", "converter", "unversioned", "ahead"})
 """Classes that no verified plan may have at its end."""
 
 
@@ -169,3 +172,77 @@ class Difference:
     detail: str
     """Which attributes differ, never their values."""
     looks: int = 1
+
+
+Direction = Literal["forward", "reverse", "sample"]
+"""From rows to items, from items to rows, or rows and keys that were drawn."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What one part of a verification came to: a chunk, a segment of the store, a stratum of a sample."""
+
+    direction: Direction
+    part: int
+    counts: Mapping[Class, int] = field(default_factory=dict)
+    """Rows, or items, by class."""
+    rejected: int = 0
+    """Rows that cannot be items."""
+    foreign: int = 0
+    """Items with keys of other views, in a table that holds several."""
+    unread: int = 0
+    """Drawn, but not there any more when it was read: not counted anywhere else."""
+    looked_again: int = 0
+    """Not equal at first sight."""
+    differences: tuple[Difference, ...] = ()
+    """All that fails."""
+    seconds: float = 0.0
+    name: str = ""
+    """Of a stratum."""
+    note: str = ""
+
+    @property
+    def seen(self) -> int:
+        """How many were compared."""
+        return sum(self.counts.values())
+
+    @property
+    def failing(self) -> int:
+        """How many of them fail."""
+        return sum(count for classed, count in self.counts.items() if classed in FAILING)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A verification of a plan, with the sums of its parts."""
+
+    verification_id: int
+    plan_id: str
+    run: str
+    """dag_id/run_id."""
+    mode: Literal["full", "sample"]
+    began_at: datetime
+    ended_at: datetime | None = None
+    verdict: Literal["", "clean", "differences", "unfinished"] = ""
+    """Empty while it runs."""
+    counts: Mapping[Direction, Mapping[Class, int]] = field(default_factory=dict)
+    rejected: int = 0
+    foreign: int = 0
+    bound: float | None = None
+    """Of a sample: with 95 % confidence no larger part of the rows is wrong."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What one process of an application counted between two moments (`dbops.keyvalue.counting`)."""
+
+    application: str
+    instance: str
+    """Names one process, from its start to its end."""
+    since: datetime
+    """End of the beat before, or the start of the process: without a hole between them nothing was missed."""
+    at: datetime
+    counts: Mapping[str, int]
+    """Counts of `Counters` that came in this time."""
+    is_last: bool = False
+    """The process said that it ends."""
