@@ -210,6 +210,13 @@ class Verify(_Part):
     sample_rows: int = Field(default=300_000, ge=100, description="rows of a sample over all strata")
     reverse: bool = Field(default=True, description="also look for items whose row is not there")
     drain_s: float = Field(default=60, gt=0, description="so long a row that MySQL has newer may take to arrive")
+    shared_table: bool = Field(
+        default=False,
+        description="the table holds items of other views too: those whose key is none of this view's are counted, not failed",
+    )
+    max_differences: int = Field(
+        default=10_000, ge=1, description="so many differences end a verification early, and it says where"
+    )
 
 
 class Gate(_Part):
