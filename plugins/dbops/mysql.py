@@ -6,6 +6,7 @@ Reads ``information_schema`` and status only; the statements are in ``include/sq
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,11 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 DENIED = frozenset({1044, 1142, 1143, 1227, 1370, 1410})
 """Errors by which a server says that the login may not: see a schema, table or column, do this, run a routine, grant."""
+MISSING = frozenset({1049, 1146, 1305})
+"""Errors by which a server says that a schema, table or routine does not exist."""
+FOREVER = math.inf
+"""Hours of a retention that never ends."""
+_RETENTION = "binlog retention hours"
 _COLUMN_FLAGS = ("nullable", "is_generated", "is_auto_increment")
 
 
@@ -266,6 +272,75 @@ def log_status(conn: Any) -> dict[str, Any] | None:
     new = read_server(conn).version_tuple >= (8, 4)
     found = rows(conn, "SHOW BINARY LOG STATUS" if new else "SHOW MASTER STATUS")
     return found[0] if found else None
+
+
+def global_variables(conn: Any, names: Sequence[str]) -> dict[str, str]:
+    """Global variables by their names in lower case; those that the version lacks are left out."""
+    found = rows(conn, "SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", (tuple(names),))
+    return {str(row["Variable_name"]).lower(): str(row["Value"]) for row in found}
+
+
+def asked(conn: Any, statement: str, args: Any = None) -> list[dict[str, Any]] | None:
+    """Rows of a statement; None when the login may not run it, or when what it asks for does not exist."""
+    import MySQLdb
+
+    try:
+        return rows(conn, statement, args)
+    except MySQLdb.Error as error:
+        if error.args[0] not in DENIED | MISSING:
+            raise
+        return None
+
+
+RETENTION_VARIABLES = (
+    "aurora_version", "basedir", "binlog_expire_logs_auto_purge", "binlog_expire_logs_seconds", "expire_logs_days",
+)  # fmt: skip
+"""Those that :func:`log_retention` looks at."""
+
+
+def log_retention(conn: Any, variables: Mapping[str, str]) -> tuple[float | None, bool]:
+    """Hours for which a binary log is kept, None when unknown, and whether the server is a managed one.
+
+    RDS and Aurora keep them by their own configuration, whatever the variables say. A login that may read nothing of the schema mysql is
+    told "denied" whether the table exists or not: then the server's folder shows what it is.
+
+    Args:
+        conn: of our login, in autocommit
+        variables: of :func:`global_variables`, at least :data:`RETENTION_VARIABLES`
+    """
+    found = asked(conn, "SELECT value FROM mysql.rds_configuration WHERE name = %s", (_RETENTION,))
+    if found is None:
+        found = _rds_configuration(conn)
+    if found is not None:
+        return float(found[0]["value"] or 0) if found else None, True
+    if "aurora_version" in variables or variables.get("basedir", "").startswith("/rdsdbbin"):
+        return None, True
+    return _expiry_hours(variables), False
+
+
+def _rds_configuration(conn: Any) -> list[dict[str, Any]] | None:
+    import MySQLdb
+
+    try:
+        with conn.cursor() as cursor:
+            cursor.execute("CALL mysql.rds_show_configuration()")
+            names = [each[0] for each in cursor.description]
+            found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            while cursor.nextset():
+                pass
+    except MySQLdb.Error as error:
+        if error.args[0] not in DENIED | MISSING:
+            raise
+        return None
+    return [row for row in found if row["name"] == _RETENTION]
+
+
+def _expiry_hours(variables: Mapping[str, str]) -> float:
+    """Of a server that is its own master; 8.0 prefers seconds, and 0 of both is for ever."""
+    if variables.get("binlog_expire_logs_auto_purge", "ON").upper() in ("OFF", "0"):
+        return FOREVER
+    seconds = float(variables.get("binlog_expire_logs_seconds") or 0)
+    return seconds / 3600 or float(variables.get("expire_logs_days") or 0) * 24 or FOREVER
 
 
 def _status(conn: Any, name: str) -> float | None:

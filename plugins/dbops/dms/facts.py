@@ -5,7 +5,6 @@ None is "could not be read", which is never "none": :mod:`checks` holds it again
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +14,7 @@ from dbops.dms.lint import Facts, TableFacts
 from dbops.dms.mappings import Table
 
 CheckStatus = Literal["ok", "warning", "stop"]
-NEVER = math.inf
+NEVER = mysql.FOREVER
 """Hours of a retention that never ends."""
 
 

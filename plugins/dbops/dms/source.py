@@ -7,14 +7,14 @@ What our login may not read is None in the facts, and :mod:`checks` holds it aga
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from dbops import mysql, sql
 from dbops.dms import checks, lobs, mappings
-from dbops.dms.facts import NEVER, Account, BinaryLog, Check, Login, SourceFacts, SourceTable
+from dbops.dms.facts import Account, BinaryLog, Check, Login, SourceFacts, SourceTable
 from dbops.dms.mappings import Table
 from dbops.dms.spec import DmsSpec
 from dbops.dms.states import Endpoint
@@ -30,9 +30,6 @@ VARIABLES = (
     "time_zone", "version", "version_comment", "wait_timeout",
 )  # fmt: skip
 _NO_LOG, _NO_GRANT = 1381, 1141
-_MISSING = frozenset({1049, 1146, 1305})
-"""What is asked for does not exist."""
-_RETENTION = "binlog retention hours"
 
 
 def gather(
@@ -55,10 +52,10 @@ def gather(
     Raises:
         MySQLdb.Error: the server is not there
     """
-    variables = read_variables(connection, VARIABLES)
+    variables = mysql.global_variables(connection, VARIABLES)
     logs = _logs(connection)
     is_replica, lag_s = _replica(connection)
-    retention, is_managed = _retention(connection, variables)
+    retention, is_managed = mysql.log_retention(connection, variables)
     tables = _names(connection)
     facts = SourceFacts(
         version=variables["version"],
@@ -124,12 +121,6 @@ def endpoint_settings(endpoint: Endpoint) -> dict[str, Any]:
     return {**dict(endpoint.settings), checks.EXTRA: endpoint.extra_attributes}
 
 
-def read_variables(connection: Any, names: Sequence[str]) -> dict[str, str]:
-    """Global variables by their names in lower case; those that the version lacks are left out."""
-    found = mysql.rows(connection, "SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", (tuple(names),))
-    return {str(row["Variable_name"]).lower(): str(row["Value"]) for row in found}
-
-
 def read_tables(connection: Any, names: Iterable[Table]) -> tuple[SourceTable, ...]:
     """Definitions of base tables, sorted, in four statements whatever their number; one that is not there is left out."""
     wanted = set(names)
@@ -181,23 +172,11 @@ def read_login(connection: Any, login: str, variables: Mapping[str, str]) -> Log
 # Server --------------------------------------------------------------------------------------------------------------
 
 
-def _asked(connection: Any, statement: str, args: Any = None) -> list[dict[str, Any]] | None:
-    """Rows of a statement; None when our login may not run it, or when what it asks for does not exist."""
-    import MySQLdb
-
-    try:
-        return mysql.rows(connection, statement, args)
-    except MySQLdb.Error as error:
-        if error.args[0] not in mysql.DENIED | _MISSING:
-            raise
-        return None
-
-
 def _logs(connection: Any) -> tuple[BinaryLog, ...] | None:
     import MySQLdb
 
     try:
-        found = _asked(connection, "SHOW BINARY LOGS")
+        found = mysql.asked(connection, "SHOW BINARY LOGS")
     except MySQLdb.Error as error:
         if error.args[0] != _NO_LOG:
             raise
@@ -239,49 +218,8 @@ def _replica(connection: Any) -> tuple[bool | None, float | None]:
 
 
 def _log_rate(connection: Any) -> float | None:
-    found = _asked(connection, sql.render("dms/log_rate"))
+    found = mysql.asked(connection, sql.render("dms/log_rate"))
     return float(found[0]["bytes_per_s"]) if found else None
-
-
-def _retention(connection: Any, variables: Mapping[str, str]) -> tuple[float | None, bool]:
-    """Hours for which a binary log is kept, None when unknown, and whether the server is a managed one.
-
-    RDS and Aurora keep them by their own configuration, whatever the variables say. A login that may read nothing of the schema mysql is
-    told "denied" whether the table exists or not: then the server's folder shows what it is.
-    """
-    found = _asked(connection, "SELECT value FROM mysql.rds_configuration WHERE name = %s", (_RETENTION,))
-    if found is None:
-        found = _shown(connection)
-    if found is not None:
-        return float(found[0]["value"] or 0) if found else None, True
-    if "aurora_version" in variables or variables.get("basedir", "").startswith("/rdsdbbin"):
-        return None, True
-    return _expiry_hours(variables), False
-
-
-def _shown(connection: Any) -> list[dict[str, Any]] | None:
-    import MySQLdb
-
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("CALL mysql.rds_show_configuration()")
-            names = [each[0] for each in cursor.description]
-            found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-            while cursor.nextset():
-                pass
-    except MySQLdb.Error as error:
-        if error.args[0] not in mysql.DENIED | _MISSING:
-            raise
-        return None
-    return [row for row in found if row["name"] == _RETENTION]
-
-
-def _expiry_hours(variables: Mapping[str, str]) -> float:
-    """Of a server that is its own master; 8.0 prefers seconds, and 0 of both is for ever."""
-    if variables.get("binlog_expire_logs_auto_purge", "ON").upper() in ("OFF", "0"):
-        return NEVER
-    seconds = float(variables.get("binlog_expire_logs_seconds") or 0)
-    return seconds / 3600 or float(variables.get("expire_logs_days") or 0) * 24 or NEVER
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -354,7 +292,7 @@ def _split(login: str) -> tuple[str, str]:
 
 def _hosts(connection: Any, user: str) -> list[str]:
     ours, _, host = str(mysql.scalar(connection, "SELECT CURRENT_USER()")).rpartition("@")
-    found = _asked(connection, "SELECT Host AS host FROM mysql.user WHERE User = %s ORDER BY Host", (user,))
+    found = mysql.asked(connection, "SELECT Host AS host FROM mysql.user WHERE User = %s ORDER BY Host", (user,))
     if found is None:  # we may ask for ourselves, and the commonest account is worth a try
         return [host] if ours == user else ["%"]
     return [text(row["host"]) for row in found]

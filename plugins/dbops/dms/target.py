@@ -79,7 +79,7 @@ def gather(
     Raises:
         MySQLdb.Error: the server is not there
     """
-    variables = source.read_variables(connection, VARIABLES)
+    variables = mysql.global_variables(connection, VARIABLES)
     placed = {one.table: names(one.table, [column.name for column in one.shape.columns]) for one in facts.selected}
     wanted = {Table(there.schema, there.table) for there in placed.values()}
     shapes = {one.table: one.shape for one in source.read_tables(connection, wanted)}
