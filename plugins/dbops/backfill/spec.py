@@ -72,6 +72,10 @@ class RowVersion(_Part):
         default="row",
         description="row: every row counts for itself; shared: versions of all joined tables rise together (a sequence, a commit time)",
     )
+    raised_by: str = Field(
+        default="",
+        description="who raises it with every write and after a deletion, where neither a trigger nor ON UPDATE does: for the preflight",
+    )
 
     @model_validator(mode="after")
     def _widths(self) -> RowVersion:
