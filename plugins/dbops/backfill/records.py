@@ -130,6 +130,12 @@ class Chunk:
     leased_until: datetime | None
     done_at: datetime | None
     error: str = ""
+    checkpoints: int = 0
+    """How often its progress was kept: a checkpoint counts only on top of the one that its writer knows of."""
+    removed: int = 0
+    """Items that the roll-back has taken out."""
+    kept: int = 0
+    """Items that the roll-back has left, because somebody has changed them since."""
 
     @property
     def begin(self) -> Key | None:
@@ -150,7 +156,8 @@ class Event:
     """Something that took time or that a person should know."""
 
     kind: str
-    """``wait``, ``pressure``, ``pause``, ``rate``, ``claim_lost``, ``approval``, ``state``, ``repair``, ``roll_back``, ``rejects``."""
+    """``wait``, ``pressure``, ``pause``, ``rate``, ``claim_lost``, ``approval``, ``state``, ``repair``, ``roll_back``, ``rejects``,
+    ``reopened``."""
     reason: str
     seconds: float = 0.0
     count: int = 0
