@@ -86,6 +86,10 @@ DIFFERENCE = sa.table(
     "backfill_difference", *map(sa.column, ("verification_id", "key_hash", "direction", "part", "item_key", "class")),
     *map(sa.column, ("source_version", "target_version", "detail", "looks")), sa.column("noted_at", sa.DateTime),
 )  # fmt: skip
+BUCKET = sa.table(
+    "backfill_bucket", *map(sa.column, ("resource", "limit_units_per_s", "eased_units_per_s", "granted_units", "refused_units")),
+    *map(sa.column, ("easings", "revision")), *(sa.column(n, sa.DateTime) for n in ("limit_until", "free_at", "eased_at")),
+)  # fmt: skip
 COUNTER = sa.table(
     "backfill_counter", *map(sa.column, ("spec", "application", "instance")), sa.column("counts", sa.JSON),
     sa.column("is_last", sa.Boolean),
