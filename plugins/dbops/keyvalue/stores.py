@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ ATTEMPTS = 16
 """Of a step that another writer overtook."""
 _TOO_LARGE = "item size"
 _NULLS = "_null"
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([Ee][-+]?[0-9]+)?")
+_HEXADECIMAL = re.compile(r"([0-9a-f]{2})*")
 _SHA = hashlib.sha1(PUT_LUA.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -163,13 +166,50 @@ class RedisStore:
         ((kind, value),) = attribute.items()
         return f"{self.prefix}{value.hex() if kind == 'B' else value}".encode()
 
+    def item_key(self, key: bytes) -> Item | None:
+        """The key of the item under a key in Redis: `key` backwards; None for a key that is not of this prefix.
+
+        A key of the prefix that the template does not make comes as text.
+        """
+        prefix = self.prefix.encode()
+        if not key.startswith(prefix):
+            return None
+        ((name, template),) = self.view.keys.parts
+        text, kind = key[len(prefix) :].decode("utf-8", "replace"), "S"
+        if template.is_plain and (codec := template.pieces[0].codec) is not None:
+            kind = {"integer": "N", "decimal": "N", "binary": "B"}.get(codec.kind, "S")
+        if kind == "N" and not _NUMBER.fullmatch(text):
+            kind = "S"
+        if kind == "B" and not _HEXADECIMAL.fullmatch(text):
+            kind = "S"
+        return {name: {kind: bytes.fromhex(text) if kind == "B" else text}}
+
     def get(self, key: Item) -> Item | None:
         """See :class:`Store`."""
-        if self.layout == "hash":
-            fields = self.client.hgetall(self.key(key))
-            return self._of_hash(key, fields) if fields else None
-        text = self.client.get(self.key(key))
-        return None if text is None else self._of_text(key, text)
+        return self.item(key, self.client.execute_command(*self.get_command(key)))
+
+    def get_command(self, key: Item) -> tuple[str, bytes]:
+        """The command that reads an item, for a pipeline; `item` reads its answer."""
+        return ("HGETALL" if self.layout == "hash" else "GET", self.key(key))
+
+    def item(self, key: Item, answer: Any) -> Item | None:
+        """The item in the answer to `get_command`: fields and values in turn or by name, or the text; None when there is none."""
+        if self.layout == "string":
+            return None if answer is None else self._of_text(key, answer)
+        if isinstance(answer, list | tuple):
+            answer = dict(zip(answer[::2], answer[1::2], strict=True))
+        return self._of_hash(key, answer) if answer else None
+
+    def put_command(self, write: Write, condition: Condition = Condition.NEWER) -> list[bytes | str]:
+        """The command that puts an item, for a pipeline; `outcome` reads its answer. The server has to know `PUT_LUA`."""
+        return ["EVALSHA", _SHA, "1", *self._arguments(write, condition, None)]
+
+    def insert_command(self, write: Write) -> list[bytes | str] | None:
+        """A cheaper command for `Condition.ABSENT`, where the layout has one: it answers nil when something is there."""
+        if self.layout != "string":
+            return None
+        expires = [] if write.expires_s is None else ["EXAT", str(write.expires_s)]
+        return ["SET", self.key(write.key), self._text(rules.document(write, self.names)), "NX", *expires]
 
     def put(self, write: Write, condition: Condition = Condition.NEWER, seen: Version | None = None) -> Outcome:
         """See :class:`Store`."""
@@ -181,7 +221,7 @@ class RedisStore:
                 raise
             # A server that was restarted, or failed over: EVAL runs the script there and leaves it known.
             answer = self.client.eval(PUT_LUA, 1, *arguments)
-        return self._outcome(write, answer)
+        return self.outcome(write, answer)
 
     def put_many(self, writes: Sequence[Write], condition: Condition = Condition.NEWER) -> list[Outcome]:
         """Put items in one pipeline; each is on its own, and the order of the outcomes is theirs.
@@ -190,7 +230,7 @@ class RedisStore:
             Exception: the first error of the server; what was not written may simply be put again
         """
         answers = self._pipelined([self._arguments(write, condition, None) for write in writes])
-        return [self._outcome(write, answer) for write, answer in zip(writes, answers, strict=True)]
+        return [self.outcome(write, answer) for write, answer in zip(writes, answers, strict=True)]
 
     def change(self, asked: Change) -> Outcome:
         """See :class:`Store`. Compares and swaps: Lua's JSON would round numbers.
@@ -212,7 +252,7 @@ class RedisStore:
         for _ in range(2):
             pipeline = self.client.pipeline(transaction=False)
             for arguments in calls:
-                pipeline.evalsha(_SHA, 1, *arguments)
+                pipeline.execute_command("EVALSHA", _SHA, 1, *arguments)  # a cluster's pipeline has no evalsha
             answers: list[Any] = pipeline.execute(raise_on_error=False)
             errors = [each for each in answers if isinstance(each, Exception)]
             if not errors:
@@ -233,8 +273,9 @@ class RedisStore:
             self.names.deleted, *payload,
         ]  # fmt: skip
 
-    def _outcome(self, write: Write, answer: Sequence[Any]) -> Outcome:
-        if answer[0] == 1:
+    def outcome(self, write: Write, answer: Any) -> Outcome:
+        """What a put came to, from the script's answer."""
+        if answer == 1:
             return Outcome()
         kind, found = bytes(answer[1]).decode(), answer[2]
         there: Item | None = None

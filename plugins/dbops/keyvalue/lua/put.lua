@@ -4,7 +4,7 @@
 -- ARGV     layout (hash | string), condition (absent | newer | unchanged), version, seen version or "", "1" for a tombstone or "0",
 --          unix time at which it expires or "", name of the version, name of the deleted mark,
 --          then the JSON document (string), or field and value in turn (hash)
--- Returns  {1} when it was written, {0, kind, old} when not: kind hash with fields and values in turn, string with the text,
+-- Returns  1 when it was written, {0, kind, old} when not: kind hash with fields and values in turn, string with the text,
 --          other for a key of another type, none when there was nothing.
 local key, layout, condition, version, seen = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local ends, expires, version_name, deleted_name = ARGV[5] == '1', ARGV[6], ARGV[7], ARGV[8]
@@ -53,8 +53,15 @@ end
 if layout == 'string' then
   redis.call('SET', key, ARGV[9])
 else
-  redis.call('DEL', key)
-  for place = 9, #ARGV, 2 do redis.call('HSET', key, ARGV[place], ARGV[place + 1]) end
+  -- The key is there at every step: a node whose slot is moving away takes no command on a key that is gone, so DEL would be the last one.
+  local stale = {}
+  if kind == 'hash' then
+    for _, name in ipairs(redis.call('HKEYS', key)) do stale[name] = true end
+    for place = 9, #ARGV, 2 do stale[ARGV[place]] = nil end
+  end
+  for place = 9, #ARGV, 1000 do redis.call('HSET', key, unpack(ARGV, place, math.min(place + 999, #ARGV))) end
+  for name in pairs(stale) do redis.call('HDEL', key, name) end
+  if kind == 'hash' and expires == '' then redis.call('PERSIST', key) end
 end
 if expires ~= '' then redis.call('EXPIREAT', key, expires) end
-return {1}
+return 1
