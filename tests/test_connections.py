@@ -26,6 +26,7 @@ def test_an_undefined_connection_names_its_id_and_the_way_to_define_it(monkeypat
         connections.mysql,
         connections.engine,
         connections.trino,
+        connections.redis,
         connections.extra,
         connections.iceberg_catalog,
     ):
@@ -138,6 +139,47 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_redis_uses_the_connection_and_asks_whether_it_is_a_cluster(monkeypatch):
+    import redis
+    from redis.exceptions import ConnectionError
+
+    seen = []
+
+    class Single:
+        def __init__(self, **options):
+            seen.append(options)
+
+        def info(self, section):
+            return {"cluster_enabled": 1}
+
+        def ping(self):
+            raise ConnectionError("not there")
+
+        def close(self):
+            seen.append("closed")
+
+    monkeypatch.setattr(redis, "Redis", Single)
+    monkeypatch.setattr(redis, "RedisCluster", lambda **options: seen.append(options) or "cluster")
+    tls = {"ssl": True, "ssl_ca_certs": "/ca.pem", "ssl_check_hostname": False, "unknown": 1}
+    fields = {"conn_type": "redis", "host": "m.example.com", "login": "dbops", "password": "s3cret-word"}
+    define(monkeypatch, connections.REDIS, **fields, extra=tls)
+    assert connections.redis(connections=5) == "cluster"
+    options = {
+        "host": "m.example.com", "port": 6379, "username": "dbops", "password": "s3cret-word", "ssl": True, "ssl_ca_certs": "/ca.pem",
+        "ssl_check_hostname": False, "max_connections": 5, "decode_responses": False, "socket_timeout": 30.0,
+        "socket_connect_timeout": connections.CONNECT_TIMEOUT_S,
+    }  # fmt: skip
+    assert seen == [{**options, "db": 0}, "closed", {**options, "dynamic_startup_nodes": False}]
+    define(monkeypatch, connections.REDIS, **fields, extra={"cluster": True, "db": 2})
+    with pytest.raises(ConnectionInvalid, match="'db' is 2; a cluster has database 0 only"):
+        connections.redis()
+    define(monkeypatch, connections.REDIS, **fields, port=7000, extra={"cluster": False, "db": 2})
+    with pytest.raises(ConnectionError) as caught:
+        connections.redis()
+    assert (seen[-1]["port"], seen[-1]["db"]) == (7000, 2)
+    assert caught.value.__notes__ == ["Airflow connection 'memorydb_default', host m.example.com:7000, user dbops"]
 
 
 def test_trino_uses_the_connection(monkeypatch):

@@ -27,6 +27,7 @@ MYSQL_REPLICA = "mysql_replica"
 TRINO = "trino_default"
 STORE = "dbops_store"
 ICEBERG = "iceberg_default"
+REDIS = "memorydb_default"
 
 REAL_AWS = "real AWS"
 SIMULATED_AWS = "simulated AWS, real MySQL"
@@ -37,6 +38,8 @@ CONNECT_TIMEOUT_S = 10
 # they keep strict mode.
 _SESSION = "SET time_zone='+00:00', sql_mode='{sql_mode}'"
 _STRICT = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+_REDIS_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+_REDIS_TIMEOUT_S = 30.0
 _AWS_DOMAINS = ("amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "api.aws")
 
 
@@ -109,6 +112,59 @@ def aws_client(service: str, conn_id: str = AWS, region: str | None = None) -> A
     "aws"}'.
     """
     return _aws_hook(conn_id, region, service).get_conn()
+
+
+def redis(conn_id: str = REDIS, *, connections: int = 16) -> Any:
+    """A redis-py client of MemoryDB, ElastiCache, Valkey or Redis that leaves bytes as they are; the caller closes it.
+
+    Login and password are those of the server's user. Extra: `ssl` (true for MemoryDB) with `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`,
+    `ssl_cert_reqs` and `ssl_check_hostname`; `db` where there is no cluster; `socket_timeout` in seconds (default 30); `cluster`: whether
+    keys lie on several nodes, asked of the server where it is not said.
+
+    Args:
+        conn_id: Airflow connection
+        connections: that may be open to one node at a time
+
+    Raises:
+        ConnectionUndefined: an unknown id
+        ConnectionInvalid: no host, or a database in cluster mode
+        redis.exceptions.ConnectionError: the server does not answer, or refuses the login
+    """
+    import redis as redis_py
+    from redis.exceptions import RedisError
+
+    conn = _get(conn_id)
+    options = conn.extra_dejson
+    shared: dict[str, Any] = {
+        "host": _need(conn, "host"),
+        "port": int(conn.port or 6379),
+        "username": conn.login or None,
+        "password": conn.password or None,
+        "ssl": bool(options.get("ssl", False)),
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": float(options.get("socket_timeout", _REDIS_TIMEOUT_S)),
+        "max_connections": connections,
+        "decode_responses": False,
+        **{name: options[name] for name in _REDIS_TLS if name in options},
+    }
+    try:
+        single = redis_py.Redis(**shared, db=int(options.get("db", 0)))
+        is_cluster = options.get("cluster")
+        if is_cluster is None:
+            is_cluster = bool(single.info("cluster").get("cluster_enabled"))
+        if not is_cluster:
+            single.ping()
+            return single
+        single.close()
+        if int(options.get("db", 0)):
+            raise ConnectionInvalid(
+                f"connection {conn_id!r}: extra 'db' is {options['db']}; a cluster has database 0 only"
+            )
+        # A cluster's endpoint is a name that follows the nodes, and stays good when their addresses change.
+        return redis_py.RedisCluster(**shared, dynamic_startup_nodes=False)
+    except RedisError as error:
+        error.add_note(f"Airflow connection {conn_id!r}, host {conn.host}:{conn.port or 6379}, user {conn.login}")
+        raise
 
 
 def audited(client: Any) -> Any:
