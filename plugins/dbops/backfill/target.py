@@ -56,6 +56,8 @@ class Sent:
     """Write units that the store says it used; estimated where it does not say."""
     requests: int = 0
     pressures: Counter[Pressure] = field(default_factory=Counter)
+    rejects: dict[int, str] = field(default_factory=dict)
+    """By position, why the store takes no such item, without its values; the outcome there is ``missing``."""
 
 
 @dataclass(frozen=True)
