@@ -54,6 +54,8 @@ class Sent:
     """In the order of the writes."""
     units: float = 0.0
     """Write units that the store says it used; estimated where it does not say."""
+    bytes: int = 0
+    """Of the items that were sent, once each."""
     requests: int = 0
     pressures: Counter[Pressure] = field(default_factory=Counter)
     rejects: dict[int, str] = field(default_factory=dict)
