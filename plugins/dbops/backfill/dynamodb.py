@@ -206,7 +206,8 @@ class DynamoTarget:
             result.units += part.units
             result.requests += part.requests
         outcomes = [result.outcomes[position] for position in range(len(writes))]
-        return Sent(outcomes, result.units, result.requests, result.pressures, result.rejects)
+        size = sum(row.bytes for batch in batches for row in batch)
+        return Sent(outcomes, result.units, size, result.requests, result.pressures, result.rejects)
 
     def _all_done(self, futures: Sequence[Future[None]]) -> None:
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
