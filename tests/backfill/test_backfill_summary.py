@@ -1,0 +1,385 @@
+"""Reports and alerts of a backfill: nothing fails open, nothing is left out silently, no value of a row comes through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbops import reports
+from dbops.backfill import charts, records, summary
+from dbops.backfill.records import FAILING, Chunk, Difference, Event, Plan, Rejected, Tally
+from dbops.backfill.spec import BackfillSpec
+from dbops.backfill.summary import Standing
+from dbops.backfill.target import Index, TargetFacts
+from dbops.reports import Verdict
+
+NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+COMMON: dict[str, Any] = {"dag_id": "backfill", "run_id": "r1", "provenance": "simulated AWS, real MySQL"}
+HOSTILE = "<script>alert(1)</script> password=hunter2"
+
+
+def spec(**more: Any) -> BackfillSpec:
+    return BackfillSpec.model_validate(
+        {
+            "name": "rides", "description": "rides", "owner": "dba",
+            "view": {"sql": "SELECT r.id, r.version FROM carshare.rides AS r WHERE {chunk}", "table": "carshare.rides", "alias": "r"},
+            "version": {"column": "version"}, "target": {"kind": "dynamodb", "table": "rides", "key": {"pk": "RIDE#{id}"}},
+            "live": {"since": "2026-04-01T00:00:00Z", "applications": ["app"], "replication_task": "rides-cdc"}, **more,
+        }
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Check:
+    id: str = "binlog_format"
+    text: str = "the binary log has format MIXED"
+    fix: str = "set binlog_format to ROW"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    rows: int = 100
+    units: float = 100.0
+    usd: float = 1.0
+    hours: float = 0.5
+    limited_by: str = "limits.units_per_s"
+
+
+@dataclass(frozen=True)
+class Proof:
+    mode: str = "full"
+    began_at: datetime = NOW
+    ended_at: datetime | None = NOW + timedelta(minutes=5)
+    forward: dict[str, int] | None = None
+    reverse: dict[str, int] | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    at: datetime
+    rows_done: int
+    units: float = 0.0
+    refused: int = 0
+
+
+PROOF = Proof(forward={"equal": 97, "target_newer": 3}, reverse={"equal": 100})
+TALLY = Tally(
+    read=100, written=90, buried=2, equal=3, newer=4, tombstones=1, checked=100, units=100.0, requests=10, write_s=2.0
+)
+PLAN = Plan(
+    "rides-20260501-0a1b2c3d", "rides", "d" * 64, "verified", NOW - timedelta(hours=2), "uuid", "gtid:1-9", 100, 2
+)
+
+
+def chunk(number: int, **more: Any) -> Chunk:
+    given: dict[str, Any] = {
+        "plan_id": PLAN.plan_id, "number": number, "position": number, "low": None, "high": ("50",), "planned_rows": 50, "is_cold": True,
+        "state": "done", "reached": ("50",), "tally": Tally(read=50, written=50), "attempt": 1, "owner": None, "leased_until": None,
+        "done_at": NOW - timedelta(minutes=1), **more,
+    }  # fmt: skip
+    return Chunk(**given)
+
+
+def standing(**more: Any) -> Standing:
+    """A plan that is copied and proven."""
+    given: dict[str, Any] = {
+        "spec": spec(), "plan": PLAN, "estimate": Estimate(), "counts": {"done": 2}, "tally": TALLY, "chunks": (chunk(0), chunk(1)),
+        "reject_count": 0, "verification": PROOF, "difference_count": 0, **more,
+    }  # fmt: skip
+    return Standing(**given)
+
+
+def section(report: reports.Report, title: str) -> Any:
+    return next(part for part in report.sections if part.title.startswith(title))
+
+
+def proof(**more: Any) -> Proof:
+    return replace(PROOF, **more)
+
+
+def test_a_plan_that_is_copied_and_proven_is_ok() -> None:
+    verdict, reasons = summary.judge(standing())
+    assert verdict is Verdict.OK
+    assert reasons == [
+        "all 100 rows are in the store or superseded there; compared in both directions, nothing differs"
+    ]
+    assert summary.alert(standing()) == ""
+
+
+SAMPLED = {"mode": "sample", "sample_rows": 1000}
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    *((f"forward-{name}", {"verification": proof(forward={"equal": 99, name: 1})}, f"1 rows are {name}") for name in sorted(FAILING)),
+    *((f"reverse-{name}", {"verification": proof(reverse={"equal": 99, name: 1})}, f"1 items are {name}") for name in sorted(FAILING)),
+    ("unknown-class", {"verification": proof(forward={"equal": 99, "odd": 1})}, "1 rows are odd"),
+    ("error", {"error": "another run has it"}, "another run has it"),
+    ("no-plan", {"plan": None}, "there is no plan"),
+    ("rolled-back", {"plan": replace(PLAN, state="rolled_back")}, "is rolled back"),
+    ("abandoned", {"plan": replace(PLAN, state="abandoned")}, "is abandoned"),
+    ("unfinished", {"counts": {"done": 1, "planned": 1}}, "of 2 chunks 1 done, 1 planned"),
+    ("chunks-not-counted", {"counts": {}}, "none counted"),
+    ("a-chunk-too-many", {"counts": {"done": 2, "planned": 1}}, "unfinished"),
+    ("a-chunk-lost", {"counts": {"done": 1}}, "unfinished"),
+    ("unaccounted", {"tally": replace(TALLY, read=101)}, "101 rows read and 100 outcomes"),
+    ("rejects-over", {"reject_count": 1}, "1 row cannot be an item, rejects.max_rows is 0"),
+    ("rejects-listed-but-not-counted", {"rejects": (Rejected(("1",), "too large"),)}, "rejects.max_rows is 0"),
+    ("rejects-unknown", {"reject_count": None}, "not counted"),
+    ("rejects-stop", {"reject_count": 1, "spec": spec(rejects={"policy": "stop", "max_rows": 9})}, "rejects.policy is stop"),
+    ("not-verified", {"verification": None}, "was not verified"),
+    ("verification-unfinished", {"verification": proof(ended_at=None)}, "did not come to its end"),
+    ("verification-before-the-copy", {"verification": proof(began_at=NOW - timedelta(minutes=2))}, "verify again"),
+    ("nothing-compared", {"verification": proof(forward={})}, "compared no row"),
+    ("forward-not-read", {"verification": proof(forward=None)}, "compared no row"),
+    ("reverse-not-read", {"verification": proof(reverse=None)}, "verify.reverse is set"),
+    ("plan-not-closed", {"plan": replace(PLAN, state="copied")}, "the plan is copied"),
+    ("only-a-sample", {"verification": proof(mode="sample", bound=0.03)}, "verify.mode is full"),
+    ("odd-mode", {"verification": proof(mode="quick")}, "'quick' is unknown"),
+    (
+        "sample-too-small",
+        {"spec": spec(verify=SAMPLED), "verification": proof(mode="sample", bound=0.03, forward={"equal": 99})}, "99 rows of 100",
+    ),
+    ("sample-without-bound", {"spec": spec(verify=SAMPLED), "verification": proof(mode="sample")}, "states no bound"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("more", "reason"), [pytest.param(m, r, id=i) for i, m, r in WRONG])
+def test_what_is_wrong_unfinished_or_unknown_fails(more: dict[str, Any], reason: str) -> None:
+    verdict, reasons = summary.judge(standing(**more))
+    assert verdict is Verdict.FAILED
+    assert any(reason in told for told in reasons), reasons
+    assert reason.split(":")[0] in summary.alert(standing(**more))
+
+
+DOUBTS: list[tuple[str, dict[str, Any], str]] = [
+    ("rejects-within", {"reject_count": 2, "spec": spec(rejects={"max_rows": 2})}, "2 rows cannot be an item"),
+    ("sample", {"spec": spec(verify=SAMPLED), "verification": proof(mode="sample", bound=0.03)}, "at most 0.03 of all rows"),
+    ("reverse-off", {"spec": spec(verify={"reverse": False}), "verification": proof(reverse=None)}, "verify.reverse is off"),
+    ("unversioned", {"tally": replace(TALLY, written=89, unversioned=1)}, "1 items without version"),
+    ("paused", {"held": "paused by ann", "counts": {"done": 1, "planned": 1}}, "stopped on purpose at 1 of 2 chunks"),
+    ("warning", {"warnings": (Check(),)}, "warning: binlog_format"),
+    ("over-the-budget", {"tally": replace(TALLY, units=2_000.0)}, "it cost 20.00 USD, limits.budget_usd is 10"),
+    ("no-estimate", {"estimate": None}, "not compared with the budget"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("more", "reason"), [pytest.param(m, r, id=i) for i, m, r in DOUBTS])
+def test_what_a_person_should_look_at_warns(more: dict[str, Any], reason: str) -> None:
+    verdict, reasons = summary.judge(standing(**more))
+    assert verdict is Verdict.WARNING
+    assert any(reason in told for told in reasons), reasons
+
+
+@pytest.mark.parametrize("more", [pytest.param(m, id=i) for i, m, _ in WRONG])
+def test_a_pause_hides_no_wrong_row(more: dict[str, Any]) -> None:
+    assert summary.judge(standing(**more, held="paused by ann"))[0] is not Verdict.OK
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("refusal", {"refusals": (Check(),)}, "set binlog_format to ROW"),
+    ("over-the-budget", {"estimate": Estimate(usd=10.01)}, "approval: it would cost 10.01 USD"),
+    ("cost-unknown", {"estimate": Estimate(usd=float("nan"))}, "approval"),
+    ("too-long", {"estimate": Estimate(hours=72.5)}, "72.5 h"),
+    ("time-unknown", {"estimate": Estimate(hours=float("nan"))}, "max_hours"),
+    ("no-estimate", {"estimate": None, "plan": None}, "there is no estimate"),
+]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(("more", "reason"), [pytest.param(m, r, id=i) for i, m, r in REFUSED])
+def test_what_must_not_begin_is_refused(more: dict[str, Any], reason: str, dry_run: bool) -> None:
+    verdict, reasons = summary.judge(standing(**more), dry_run=dry_run)
+    assert verdict is Verdict.REFUSED
+    assert any(reason in told for told in reasons), reasons
+    assert "What was written stays" in summary.alert(standing(**more), dry_run=dry_run)
+    assert "Nothing was written" in summary.alert(standing(**more, tally=Tally()), dry_run=dry_run)
+
+
+def test_an_approval_lifts_the_budget_only() -> None:
+    assert summary.judge(standing(estimate=Estimate(usd=11), approved_by="ann"))[0] is Verdict.OK
+    assert summary.judge(standing(estimate=Estimate(usd=11, hours=99), approved_by="ann"))[0] is Verdict.REFUSED
+
+
+def test_a_dry_run_says_what_it_would_cost() -> None:
+    of = Standing(
+        spec(), estimate=Estimate(), warnings=(Check(),), sizes={"p50": 120, "max": 400_000},
+        types=(summary.Converted("total", "decimal(65,30)", "S", "as MySQL prints it"),),
+        facts=TargetFacts(True, "ACTIVE", (("pk", "S"),), "PAY_PER_REQUEST", 4000.0, (Index("by_user", "ACTIVE"),)),
+    )  # fmt: skip
+    report = summary.preflight_report(of, COMMON)
+    assert report.verdict is Verdict.DRY_RUN
+    html = reports.render_html(report)
+    for told in (
+        "1.00 USD",
+        "0.50 h",
+        "limits.units_per_s",
+        "decimal(65,30)",
+        "by_user ACTIVE",
+        "400,000 bytes",
+        "MIXED",
+        "4,000",
+    ):
+        assert told in html, told
+
+
+@given(
+    forward=st.dictionaries(st.sampled_from([*sorted(summary.MEANING), "odd"]), st.integers(0, 3)),
+    reverse=st.none() | st.dictionaries(st.sampled_from([*sorted(summary.MEANING), "odd"]), st.integers(0, 3)),
+    ended=st.booleans(), rejected=st.none() | st.integers(0, 2), done=st.integers(0, 3), left=st.integers(0, 2),
+    state=st.sampled_from(["planned", "copying", "copied", "verified", "rolled_back", "abandoned"]), error=st.sampled_from(["", "gone"]),
+)  # fmt: skip
+def test_ok_is_only_what_is_whole_proven_and_closed(
+    forward: dict[str, int], reverse: dict[str, int] | None, ended: bool, rejected: int | None, done: int, left: int, state: Any, error: str
+) -> None:  # fmt: skip
+    verified = proof(forward=forward, reverse=reverse, ended_at=NOW if ended else None)
+    of = standing(
+        verification=verified, reject_count=rejected, counts={"done": done, "planned": left}, plan=replace(PLAN, state=state), error=error
+    )  # fmt: skip
+    fine = {"equal", "target_newer"}
+    is_clean = all(name in fine or not n for counts in (forward, reverse or {}) for name, n in counts.items())
+    whole = done == 2 and left == 0 and not error and rejected == 0 and state == "verified"
+    assert (summary.judge(of)[0] is Verdict.OK) == (
+        whole and ended and reverse is not None and is_clean and sum(forward.values()) > 0
+    )
+
+
+def test_every_class_has_a_meaning_and_each_failing_one_a_repair() -> None:
+    assert set(summary.MEANING) >= set(get_args(records.Class))
+    assert set(summary.REPAIR) >= FAILING
+
+
+def test_the_report_of_a_run_shows_outcomes_classes_and_what_the_condition_saved() -> None:
+    report = summary.run_report(standing(pressures={"TableKeyRangeThroughputExceeded rides": 7}), COMMON)
+    figures = {one.label: one for one in report.figures}
+    assert figures["Saved by the condition"].value == "5"
+    assert figures["Cost"].value == "1.00 USD"
+    outcomes = {row[0]: row[1] for row in section(report, "What became").rows}
+    assert sum(outcomes.values()) == TALLY.read
+    classes = {row[0]: row[1:4] for row in section(report, "Verification").rows}
+    assert classes["equal"] == [97, 100, "fine"]
+    assert classes["missing"] == [0, 0, "fails"]
+    assert ["TableKeyRangeThroughputExceeded rides", 7] in section(report, "What the store turned away").rows
+    assert "What became of the rows" in reports.render_html(report)
+
+
+def test_a_direction_that_was_not_read_is_a_dash_and_not_zero() -> None:
+    report = summary.run_report(standing(verification=proof(reverse=None)), COMMON)
+    assert {row[2] for row in section(report, "Verification").rows} == {None}
+    assert "not read" in section(report, "Verification").note
+
+
+def test_long_tables_are_bounded_and_say_so() -> None:
+    chunks = tuple(chunk(n, tally=Tally(read=1, write_s=float(n))) for n in range(summary.MAX_ROWS + 5))
+    open_one = chunk(9_999, state="planned", low=("77",), high=("99",), reached=("88",), error="lost 'secret value'")
+    rejects = tuple(Rejected((str(n),), f"the item has {n:,} bytes") for n in range(summary.MAX_ROWS + 2))
+    found = tuple(Difference(f"k{n}", "missing", "1", "", "") for n in range(summary.MAX_ROWS + 1))
+    of = standing(
+        chunks=(*chunks, open_one), rejects=rejects, reject_count=5_000, differences=found, difference_count=9_000
+    )
+    report = summary.run_report(of, COMMON)
+    table = section(report, "Chunks")
+    assert len(table.rows) == summary.MAX_ROWS + 1
+    assert table.rows[0][:5] == ["all", "2 done", None, 50 * len(of.chunks), len(chunks) + 50]
+    assert [table.rows[1][0], *table.rows[1][-3:]] == [9_999, "88", "99", "lost '...'"]
+    assert table.rows[2][0] == summary.MAX_ROWS + 4
+    assert "1,000 of 1,006 chunks; all of them are in backfill_chunk" in table.note
+    assert "1,000 of 5,000 rejects" in section(report, "Rows that cannot").note
+    assert "1,002 x the item has n bytes" in section(report, "Rows that cannot").note
+    assert "1,000 of 9,000 differences" in section(report, "Rows and items").note
+    assert table.file
+    assert table.shown == summary.SHOWN
+
+
+def test_keys_are_shown_only_where_a_row_has_to_be_found() -> None:
+    key = "ann@example.org"
+    of = standing(
+        chunks=(chunk(0, low=(key,), high=(key,), reached=(key,)), chunk(1)),
+        events=(Event("repair", f"Duplicate entry '{key}' for key", at=NOW), Event("wait", f'value "{key}"', at=NOW)),
+    )
+    report = summary.run_report(of, COMMON)
+    assert key not in reports.render_html(report)
+    found = standing(
+        differences=(Difference(key, "missing", "3", "", ""),), rejects=(Rejected((key,), "too large"),), reject_count=1
+    )
+    html = reports.render_html(summary.run_report(found, COMMON))
+    assert html.count(key) == 2
+    assert key not in summary.alert(found)
+
+
+def test_values_are_escaped_and_secrets_masked() -> None:
+    of = standing(
+        error=HOSTILE, events=(Event("pressure", HOSTILE, at=NOW),), differences=(Difference(HOSTILE, "converter", HOSTILE, "1", HOSTILE),),
+        rejects=(Rejected((HOSTILE,), HOSTILE),), reject_count=1, chunks=(chunk(0, state="planned", error=HOSTILE),),
+        refusals=(Check(text=HOSTILE),),
+        pressures={HOSTILE: 1}, held=HOSTILE,
+    )  # fmt: skip
+    html = reports.render_html(summary.run_report(of, COMMON))
+    assert "<script>alert" not in html
+    assert "hunter2" not in html
+    assert "hunter2" not in reports.render_html(summary.preflight_report(of, COMMON))
+    assert "hunter2" not in summary.alert(of)
+
+
+def test_an_alert_says_what_is_safe_to_do_and_fits() -> None:
+    text = summary.alert(standing(verification=proof(forward={"equal": 90, "extra": 10})))
+    assert "Keep the fall-back reads on" in text
+    assert "tombstone" in text
+    assert "goes on from its checkpoints" in summary.alert(standing(counts={"done": 1, "planned": 1}))
+    many = tuple(Check(f"check_{n}", "x" * 900) for n in range(200))
+    long = summary.alert(standing(refusals=many, tally=Tally()))
+    assert len(long) <= summary.ALERT_CHARS
+    assert "more; see the report" in long
+    assert long.endswith("Safe to do now:   Nothing was written. Do what the reasons say, then run it again.")
+
+
+def series(*rows: int, step_s: float = 60) -> tuple[Sample, ...]:
+    return tuple(
+        Sample(NOW + timedelta(seconds=n * step_s), done, done * 2.0, done // 100) for n, done in enumerate(rows)
+    )
+
+
+def drawn(chart: reports.Section) -> list[dict[str, Any]]:
+    assert isinstance(chart, reports.Chart)
+    return list(chart.vega["vconcat"][0]["data"]["values"])
+
+
+def test_rates_are_of_the_time_between_two_checkpoints() -> None:
+    points = drawn(charts.progress(series(0, 600, 1800), 500))
+    assert [(one["rows"], one["units"], one["refused"]) for one in points] == [(10, 20, 0.1), (20, 40, 0.2)]
+
+
+def test_no_line_leads_over_a_pause_or_chunks_that_were_opened_again() -> None:
+    before = series(0, 60)
+    after = tuple(replace(one, at=one.at + timedelta(hours=3), rows_done=one.rows_done + 60) for one in series(0, 120))
+    points = drawn(charts.progress((*before, *after), 500))
+    assert [(one["rows"], one["stretch"]) for one in points] == [(1, 0), (2, 1)]
+    assert [(one["rows"], one["stretch"]) for one in drawn(charts.progress(series(0, 60, 0, 60), 500))] == [
+        (1, 0),
+        (1, 1),
+    ]
+
+
+@pytest.mark.parametrize("count", [401, 1_200, 5_000])
+def test_many_samples_become_few_points_of_the_same_mean(count: int) -> None:
+    points = drawn(charts.progress(series(*range(0, count * 60, 60)), 500))
+    assert len(points) <= charts.MAX_POINTS + 1
+    assert {one["rows"] for one in points} == {1.0}
+
+
+@pytest.mark.parametrize("rows", [(), (5,)], ids=["none", "one"])
+def test_without_two_samples_the_report_says_that_there_is_no_rate(rows: tuple[int, ...]) -> None:
+    assert isinstance(charts.progress(series(*rows), 500), reports.Text)
+
+
+def test_charts_are_drawn() -> None:
+    of = standing(samples=series(0, 600, 1200), tally=replace(TALLY, read_s=1.0, waited_s=1.0))
+    report = summary.run_report(of, COMMON)
+    html = reports.render_html(report)
+    assert "could not be drawn" not in html
+    assert html.count("<svg") == 2
+    assert "writing and reading back 2 s (50%)" in html
+    assert {one.label: one.value for one in report.figures}["Rate"] == "10 rows/s"
