@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from dbops import reports
 from dbops.backfill import charts, records, summary
-from dbops.backfill.records import FAILING, Chunk, Difference, Event, Plan, Rejected, Tally
+from dbops.backfill.charts import Sample
+from dbops.backfill.records import FAILING, Chunk, Compared, Difference, Event, Plan, Rejected, Tally, Verification
 from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.summary import Standing
 from dbops.backfill.target import Index, TargetFacts
@@ -50,25 +51,10 @@ class Estimate:
     limited_by: str = "limits.units_per_s"
 
 
-@dataclass(frozen=True)
-class Proof:
-    mode: str = "full"
-    began_at: datetime = NOW
-    ended_at: datetime | None = NOW + timedelta(minutes=5)
-    forward: dict[str, int] | None = None
-    reverse: dict[str, int] | None = None
-    bound: float | None = None
-
-
-@dataclass(frozen=True)
-class Sample:
-    at: datetime
-    rows_done: int
-    units: float = 0.0
-    refused: int = 0
-
-
-PROOF = Proof(forward={"equal": 97, "target_newer": 3}, reverse={"equal": 100})
+PROOF = Verification(
+    7, "rides-20260501-0a1b2c3d", "backfill/r1", "full", NOW, NOW + timedelta(minutes=5), "clean",
+    {"forward": {"equal": 97, "target_newer": 3}, "reverse": {"equal": 100}},
+)  # fmt: skip
 TALLY = Tally(
     read=100, written=90, buried=2, equal=3, newer=4, tombstones=1, checked=100, units=100.0, requests=10, write_s=2.0
 )
@@ -99,8 +85,15 @@ def section(report: reports.Report, title: str) -> Any:
     return next(part for part in report.sections if part.title.startswith(title))
 
 
-def proof(**more: Any) -> Proof:
-    return replace(PROOF, **more)
+def proof(**more: Any) -> Verification:
+    """A clean verification, but for this; a direction that is None was not read."""
+    counts = {name: more.pop(name, PROOF.counts.get(name)) for name in ("forward", "reverse", "sample")}
+    return replace(PROOF, counts={name: found for name, found in counts.items() if found is not None}, **more)
+
+
+def sample(**more: Any) -> Verification:
+    given: dict[str, Any] = {"mode": "sample", "forward": None, "sample": {"equal": 100}, "bound": 0.03, **more}
+    return proof(**given)
 
 
 def test_a_plan_that_is_copied_and_proven_is_ok() -> None:
@@ -137,13 +130,17 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("forward-not-read", {"verification": proof(forward=None)}, "compared no row"),
     ("reverse-not-read", {"verification": proof(reverse=None)}, "verify.reverse is set"),
     ("plan-not-closed", {"plan": replace(PLAN, state="copied")}, "the plan is copied"),
-    ("only-a-sample", {"verification": proof(mode="sample", bound=0.03)}, "verify.mode is full"),
+    ("only-a-sample", {"verification": sample()}, "verify.mode is full"),
+    ("ended-with-differences", {"verification": proof(verdict="differences")}, "ended as differences"),
+    ("ended-early", {"verification": proof(verdict="unfinished")}, "ended as unfinished"),
+    ("ended-as-nobody-knows", {"verification": proof(verdict="")}, "ended as unknown"),
+    ("a-sample-that-has-only-walked", {"spec": spec(verify=SAMPLED), "verification": sample(sample=None)}, "compared no row"),
     ("odd-mode", {"verification": proof(mode="quick")}, "'quick' is unknown"),
     (
         "sample-too-small",
-        {"spec": spec(verify=SAMPLED), "verification": proof(mode="sample", bound=0.03, forward={"equal": 99})}, "99 rows of 100",
+        {"spec": spec(verify=SAMPLED), "verification": sample(sample={"equal": 99})}, "99 rows of 100",
     ),
-    ("sample-without-bound", {"spec": spec(verify=SAMPLED), "verification": proof(mode="sample")}, "states no bound"),
+    ("sample-without-bound", {"spec": spec(verify=SAMPLED), "verification": sample(bound=None)}, "states no bound"),
 ]  # fmt: skip
 
 
@@ -157,7 +154,7 @@ def test_what_is_wrong_unfinished_or_unknown_fails(more: dict[str, Any], reason:
 
 DOUBTS: list[tuple[str, dict[str, Any], str]] = [
     ("rejects-within", {"reject_count": 2, "spec": spec(rejects={"max_rows": 2})}, "2 rows cannot be an item"),
-    ("sample", {"spec": spec(verify=SAMPLED), "verification": proof(mode="sample", bound=0.03)}, "at most 0.03 of all rows"),
+    ("sample", {"spec": spec(verify=SAMPLED), "verification": sample()}, "at most 0.03 of all rows"),
     ("reverse-off", {"spec": spec(verify={"reverse": False}), "verification": proof(reverse=None)}, "verify.reverse is off"),
     ("unversioned", {"tally": replace(TALLY, written=89, unversioned=1)}, "1 items without version"),
     ("paused", {"held": "paused by ann", "counts": {"done": 1, "planned": 1}}, "stopped on purpose at 1 of 2 chunks"),
@@ -266,10 +263,19 @@ def test_the_report_of_a_run_shows_outcomes_classes_and_what_the_condition_saved
     assert "What became of the rows" in reports.render_html(report)
 
 
-def test_a_direction_that_was_not_read_is_a_dash_and_not_zero() -> None:
+def test_a_direction_that_was_not_read_has_no_column_of_zeros() -> None:
     report = summary.run_report(standing(verification=proof(reverse=None)), COMMON)
-    assert {row[2] for row in section(report, "Verification").rows} == {None}
+    assert section(report, "Verification").columns[:3] == ["class", "forward", ""]
     assert "not read" in section(report, "Verification").note
+
+
+def test_strata_and_parts_that_fail_are_listed_the_rest_is_in_the_sums() -> None:
+    parts = (
+        Compared("forward", 0, {"equal": 50}), Compared("forward", 1, {"equal": 49, "missing": 1}),
+        Compared("sample", 0, {"equal": 10}, unread=2, name="newest", note="gaps"),
+    )  # fmt: skip
+    table = section(summary.run_report(standing(parts=parts), COMMON), "Parts of")
+    assert [row[:5] for row in table.rows] == [["forward", 1, None, 50, 1], ["sample", 0, "newest", 10, 0]]
 
 
 def test_long_tables_are_bounded_and_say_so() -> None:
@@ -354,7 +360,7 @@ def test_rates_are_of_the_time_between_two_checkpoints() -> None:
 
 def test_no_line_leads_over_a_pause_or_chunks_that_were_opened_again() -> None:
     before = series(0, 60)
-    after = tuple(replace(one, at=one.at + timedelta(hours=3), rows_done=one.rows_done + 60) for one in series(0, 120))
+    after = tuple(one._replace(at=one.at + timedelta(hours=3), rows_done=one.rows_done + 60) for one in series(0, 120))
     points = drawn(charts.progress((*before, *after), 500))
     assert [(one["rows"], one["stretch"]) for one in points] == [(1, 0), (2, 1)]
     assert [(one["rows"], one["stretch"]) for one in drawn(charts.progress(series(0, 60, 0, 60), 500))] == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from dbops import reports
 from dbops.backfill.records import Tally
@@ -16,17 +16,13 @@ GAP = timedelta(minutes=5)
 """Longer stretches without a checkpoint, such as a pause, break the line: a rate over them would be of no time."""
 
 
-class Sample(Protocol):
-    """Sums over the whole plan at one time, as checkpoints leave them."""
+class Sample(NamedTuple):
+    """Sums over the whole plan at one time, as checkpoints leave them (`journal.Journal.series`)."""
 
-    @property
-    def at(self) -> datetime: ...  # noqa: D102
-    @property
-    def rows_done(self) -> int: ...  # noqa: D102
-    @property
-    def units(self) -> float: ...  # noqa: D102
-    @property
-    def refused(self) -> int: ...  # noqa: D102
+    at: datetime
+    rows_done: int
+    units: float = 0.0
+    refused: int = 0
 
 
 def progress(samples: Sequence[Sample], units_per_s: float) -> reports.Section:

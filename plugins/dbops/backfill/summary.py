@@ -11,14 +11,25 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Protocol, get_args
 
 from dbops import reports
 from dbops.alerting import MAX_FIELD, MAX_MESSAGE, mask
 from dbops.backfill import charts
 from dbops.backfill.charts import Sample
-from dbops.backfill.records import FAILING, Chunk, Class, Difference, Event, Plan, Rejected, Tally
+from dbops.backfill.records import (
+    FAILING,
+    Chunk,
+    Class,
+    Compared,
+    Difference,
+    Direction,
+    Event,
+    Plan,
+    Rejected,
+    Tally,
+    Verification,
+)
 from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.target import TargetFacts
 from dbops.reports import Verdict
@@ -81,26 +92,6 @@ class Estimated(Protocol):
     def limited_by(self) -> str: ...  # noqa: D102
 
 
-class Verified(Protocol):
-    """A verification as the journal keeps it."""
-
-    @property
-    def mode(self) -> str: ...  # noqa: D102
-    @property
-    def began_at(self) -> datetime: ...  # noqa: D102
-    @property
-    def ended_at(self) -> datetime | None: ...  # noqa: D102
-    @property
-    def forward(self) -> Mapping[Any, int] | None:  # noqa: D102
-        ...
-    @property
-    def reverse(self) -> Mapping[Any, int] | None:  # noqa: D102
-        ...
-    @property
-    def bound(self) -> float | None:  # noqa: D102
-        ...
-
-
 @dataclass(frozen=True)
 class Converted:
     """How a column becomes an attribute."""
@@ -134,7 +125,9 @@ class Standing:
     rejects: tuple[Rejected, ...] = ()
     reject_count: int | None = None
     """None: not counted, which is not 0."""
-    verification: Verified | None = None
+    verification: Verification | None = None
+    parts: tuple[Compared, ...] = ()
+    """Of the verification: chunks, segments of the store, strata of a sample."""
     differences: tuple[Difference, ...] = ()
     difference_count: int | None = None
     samples: tuple[Sample, ...] = ()
@@ -271,38 +264,42 @@ def _unproven(of: Standing, plan: Plan) -> list[str]:
         found.append(
             f"chunks were written after the verification began at {proof.began_at:%Y-%m-%d %H:%M:%S}: verify again"
         )
-    if not _total(proof.forward) and plan.rows > (of.reject_count or 0):
+    if not _total(_rows(proof)) and plan.rows > (of.reject_count or 0):
         found.append("the verification compared no row")
-    if of.spec.verify.reverse and proof.reverse is None:
+    if of.spec.verify.reverse and "reverse" not in proof.counts:
         found.append(
             "verify.reverse is set, and the store was not read against MySQL: items without a row would not be noticed"
         )
     found += _sample_too_small(of, plan, proof)
+    if not found and proof.verdict != "clean":
+        found.append(
+            f"the verification ended as {proof.verdict or 'unknown'}, not as clean: see its parts, and run action verify again"
+        )
     if not found and plan.state != "verified":
         found.append(f"the verification is clean, but the plan is {plan.state}: the run did not close it")
     return found
 
 
-def _differing(proof: Verified) -> list[str]:
+def _differing(proof: Verification) -> list[str]:
     found = []
-    for direction, counts in (("rows", proof.forward), ("items", proof.reverse)):
+    for direction, counts in (("rows", _rows(proof)), ("items", proof.counts.get("reverse"))):
         for name, number in sorted((counts or {}).items()):
-            if number and (name in FAILING or name not in _KNOWN):
+            if number and _fails(name):
                 found.append(
                     f"{number:,} {direction} are {name}: {MEANING.get(name, 'a class that nobody here knows')}"
                 )
     return found
 
 
-def _sample_too_small(of: Standing, plan: Plan, proof: Verified) -> list[str]:
-    wanted = of.spec.verify
-    if proof.mode == "full":
+def _sample_too_small(of: Standing, plan: Plan, proof: Verification) -> list[str]:
+    wanted, mode = of.spec.verify, str(proof.mode)
+    if mode == "full":
         return []
-    if proof.mode != "sample":
-        return [f"verification of mode {proof.mode!r} is unknown"]
+    if mode != "sample":
+        return [f"verification of mode {mode!r} is unknown"]
     if wanted.mode == "full":
         return ["verify.mode is full, and only a sample was compared"]
-    asked, compared = min(wanted.sample_rows, plan.rows - (of.reject_count or 0)), _total(proof.forward)
+    asked, compared = min(wanted.sample_rows, plan.rows - (of.reject_count or 0)), _total(_rows(proof))
     found = [f"the sample has {compared:,} rows of {asked:,} that were asked for"] if compared < asked else []
     return found if proof.bound is not None else [*found, "the sample states no bound"]
 
@@ -340,14 +337,19 @@ def _weak_proof(of: Standing) -> list[str]:
     if proof is None or of.held:
         return []
     found = []
-    if not of.spec.verify.reverse and proof.reverse is None:
+    if not of.spec.verify.reverse and "reverse" not in proof.counts:
         found.append("verify.reverse is off: items whose row is gone would not be noticed")
     if proof.mode == "sample" and proof.bound is not None:
         found.append(
-            f"a sample of {_total(proof.forward):,} rows: with 95 % confidence at most "
+            f"a sample of {_total(_rows(proof)):,} rows: with 95 % confidence at most "
             f"{proof.bound:.3g} of all rows are wrong, which is no proof of none"
         )
     return found
+
+
+def _rows(proof: Verification) -> Mapping[Any, int]:
+    """Rows by class: all of them, or those of the sample."""
+    return proof.counts.get("sample" if proof.mode == "sample" else "forward") or {}
 
 
 def _total(counts: Mapping[Any, int] | None) -> int:
@@ -515,18 +517,55 @@ def _proof(of: Standing) -> list[reports.Section]:
     proof = of.verification
     if proof is None:
         return [reports.Text(title="Verification", body="The store was not compared with MySQL yet.")]
-    names = [*_KNOWN, *sorted({*(proof.forward or {}), *(proof.reverse or {})} - set(_KNOWN))]
+    directions = [name for name in get_args(Direction) if name in proof.counts]
+    names = [*_KNOWN, *sorted({name for counts in proof.counts.values() for name in counts} - set(_KNOWN))]
     rows = [
-        [name, None if proof.forward is None else proof.forward.get(name, 0), None if proof.reverse is None else proof.reverse.get(name, 0),
-         "fails" if name in FAILING or name not in _KNOWN else "fine", MEANING.get(name, "unknown to this version"), REPAIR.get(name)]
+        [name, *(proof.counts[each].get(name, 0) for each in directions), "fails" if _fails(name) else "fine",  # type: ignore[call-overload]
+         MEANING.get(name, "a class that nobody here knows"), REPAIR.get(name)]
         for name in names
     ]  # fmt: skip
-    ended = "not ended" if proof.ended_at is None else f"ended {proof.ended_at:%Y-%m-%d %H:%M:%S}"
-    note = f"Mode {proof.mode}, began {proof.began_at:%Y-%m-%d %H:%M:%S}, {ended} (UTC). "
-    note += f"Forward: each row against its item; reverse: each item against its row{', not read' if proof.reverse is None else ''}."
+    ended = (
+        "not ended"
+        if proof.ended_at is None
+        else f"ended {proof.ended_at:%Y-%m-%d %H:%M:%S} UTC as {proof.verdict or 'unknown'}"
+    )
+    note = f"Mode {proof.mode}, began {proof.began_at:%Y-%m-%d %H:%M:%S} UTC, {ended}. {proof.rejected:,} rows cannot be items. "
+    note += "Forward and sample: rows against their items; reverse: items against their rows"
+    note += (
+        f", {proof.foreign:,} items of other views left out." if "reverse" in proof.counts else ", which was not read."
+    )
     if proof.bound is not None:
         note += f" With 95 % confidence at most {proof.bound:.3g} of all rows are wrong."
-    return [_table("Verification", ["class", "forward", "reverse", "", "meaning", "what to do"], rows, note=note)]
+    return [_table("Verification", ["class", *directions, "", "meaning", "what to do"], rows, note=note), *_strata(of)]
+
+
+def _strata(of: Standing) -> list[reports.Section]:
+    """Parts of a sample, and parts with differences: the rest is in the sums."""
+    chosen = [one for one in of.parts if one.name or one.failing or one.unread]
+    if not chosen:
+        return []
+    chosen.sort(key=lambda one: (-one.failing, one.direction, one.part))
+    rows = [
+        [one.direction, one.part, one.name or None, one.seen, one.failing, one.rejected, one.unread, one.looked_again, one.note or None]
+        for one in chosen[:MAX_ROWS]
+    ]  # fmt: skip
+    columns = [
+        "direction",
+        "part",
+        "stratum",
+        "compared",
+        "failing",
+        "rejected",
+        "gone when read",
+        "looked at again",
+        "note",
+    ]
+    note = _left_out(len(rows), len(chosen), "part", "backfill_verification_part")
+    return [_table("Parts of the verification", columns, rows, file="parts", shown=SHOWN, note=note)]
+
+
+def _fails(name: str) -> bool:
+    return name in FAILING or name not in _KNOWN
 
 
 def _differences(of: Standing) -> list[reports.Section]:
@@ -688,11 +727,7 @@ def _safe(of: Standing, verdict: Verdict) -> str:
     if verdict is Verdict.REFUSED:
         return f"{'What was written stays' if of.tally.read else 'Nothing was written'}. Do what the reasons say, then run it again."
     proof = of.verification
-    wrong = (
-        {name for counts in (proof.forward, proof.reverse) for name, n in (counts or {}).items() if n}
-        if proof
-        else set()
-    )
+    wrong = {name for counts in proof.counts.values() for name, number in counts.items() if number} if proof else set()
     if told := [REPAIR[name] for name in REPAIR if name in wrong]:
         return f"Keep the fall-back reads on. Then: {'; '.join(told)}."
     return (
