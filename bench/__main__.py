@@ -1,4 +1,4 @@
-"""``python -m bench [archive|readers|dag-import|inventory|switchovers]``: all of them without a name."""
+"""``python -m bench [archive|readers|dag-import|inventory|switchovers|scaling]``: all of them without a name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from bench import archive, dag_import, inventory, measure, readers, switchovers
+from bench import archive, dag_import, inventory, measure, readers, scaling, switchovers
 from lab.config import ROOT, LabError
 
 
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "name",
         nargs="?",
-        choices=["archive", "readers", "dag-import", "inventory", "switchovers"],
+        choices=["archive", "readers", "dag-import", "inventory", "switchovers", "scaling"],
         help="one bench; default all",
     )
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows a run (default 1,000,000)")
@@ -31,16 +31,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--entries", type=int, default=200_000, help="entries of the slow log (default 200,000)")
     parser.add_argument("--switchovers", type=int, default=20, help="switchovers to measure (default 20)")
     parser.add_argument("--seed", type=int, default=1, help="what the switchovers vary with (default 1)")
+    parser.add_argument("--sample", type=int, default=20_000, help="rows by which scaling measures (default 20,000)")
     arguments = parser.parse_args(argv)
-    counts = (arguments.rows, arguments.pairs, arguments.rounds, arguments.entries, arguments.switchovers)
+    counts = (
+        arguments.rows,
+        arguments.pairs,
+        arguments.rounds,
+        arguments.entries,
+        arguments.switchovers,
+        arguments.sample,
+    )
     if min(*counts, *arguments.workers) < 1:
-        parser.error("--rows, --pairs, --rounds, --entries, --switchovers and --workers start at 1")
+        parser.error("--rows, --pairs, --rounds, --entries, --switchovers, --sample and --workers start at 1")
     benches = {
         "archive": lambda: archive.bench(arguments.rows, arguments.pairs, arguments.large_rows),
         "readers": lambda: readers.bench(arguments.rows, arguments.rounds, tuple(arguments.workers)),
         "dag-import": lambda: dag_import.bench(max(3, arguments.rounds)),
         "inventory": lambda: inventory.bench(arguments.entries, arguments.pairs),
         "switchovers": lambda: switchovers.bench(arguments.switchovers, arguments.seed),
+        "scaling": lambda: scaling.bench(arguments.sample, max(3, arguments.rounds)),
     }
     began = time.monotonic()
     try:
