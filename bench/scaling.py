@@ -16,7 +16,7 @@ from bench.measure import median, table
 from bench.simulation import Costs, Result, Setting
 from lab import config, mysql, seed
 
-SERVER = "mysql57"
+SERVER, JOURNAL = "mysql57", "mysql80"
 TABLE = scaling_run.TABLE
 PAGE_ROWS, THREADS = 1_000, 8
 SIZES = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
@@ -88,6 +88,7 @@ def costs_of(found: dict[str, Any], call_s: float = CALL_S) -> Costs:
         units=found["units"],
         claim_s=of(found, "journal: claim", "seconds"),
         checkpoint_s=of(found, "journal: checkpoint", "seconds"),
+        journal_cpu_s=of(found, "journal: checkpoint", f"{JOURNAL}_cpu_s"),
         grant_s=of(found, "journal: heartbeat", "seconds"),
     )
 
@@ -165,7 +166,7 @@ def _chunk(rows: int) -> int:
 
 
 def _raw(name: str, tasks: int, rows: int, one: Result) -> dict[str, Any]:
-    return {"store": name, "tasks": tasks, "rows": rows, **asdict(one), "limited_by": one.limited_by}
+    return {"store": name, "tasks": tasks, "rows": rows, **asdict(one)}
 
 
 def _time(seconds: float) -> str:

@@ -37,6 +37,8 @@ class Costs:
     """Rows of a request: one write of 25, one reading back of 100."""
     claim_s: float = 0.0
     checkpoint_s: float = 0.0
+    journal_cpu_s: float = 0.0
+    """CPU of the journal's server for a claim or a checkpoint; it has one core for them."""
     grant_s: float = 0.0
     """A grant of the bucket: all tasks change the same row, one after the other."""
     server_cpu_s: float = 0.0
@@ -87,11 +89,8 @@ class Result:
     rows_done: int
     peak_units_per_s: float
     """Highest mean over a stretch of 10 s."""
-
-    @property
-    def limited_by(self) -> str:
-        """For what the tasks wait most."""
-        return max(self.held, key=lambda name: self.held[name])
+    limited_by: str
+    """What alone would allow no more than this; otherwise that for which the tasks waited most."""
 
 
 @dataclass
@@ -192,6 +191,7 @@ def bound(costs: Costs, setting: Setting) -> dict[str, float]:
         "partitions": used * PARTITION_UNITS / units,
         "account": setting.account_units / units,
         "source": setting.source_rows_per_s,
+        "grants": setting.units_per_s / setting.tasks * GRANT_S / costs.grant_s / units if costs.grant_s else math.inf,
     }
 
 
@@ -208,7 +208,7 @@ def _claim(world: _World, task: _Task) -> None:
         return
     if chunk is not None:
         task.chunk = chunk
-        claimed = world.journal.reserve(now, world.costs.claim_s)
+        claimed = max(now + world.costs.claim_s, world.journal.reserve(now, world.costs.journal_cpu_s))
         world.hold("journal", claimed - now)
         world.at(claimed, task, "page")
 
@@ -266,7 +266,7 @@ def _partition(world: _World, chunk: _Chunk, units: float) -> float:
 def _checkpoint(world: _World, task: _Task) -> None:
     assert task.chunk is not None
     costs, setting, chunk = world.costs, world.setting, task.chunk
-    kept = world.journal.reserve(world.now, costs.checkpoint_s)
+    kept = max(world.now + costs.checkpoint_s, world.journal.reserve(world.now, costs.journal_cpu_s))
     world.hold("journal", kept - world.now)
     chunk.left -= task.rows
     world.done += task.rows
@@ -305,6 +305,8 @@ def _result(world: _World) -> Result:
     setting, now = world.setting, max(world.now, 1e-12)
     whole = sum(world.held.values()) or 1.0
     share = world.done / setting.rows
+    rate, bounds = world.done / now, bound(world.costs, setting)
+    tightest = min(bounds, key=lambda name: bounds[name])
     return Result(
         seconds=now / share,
         simulated=share,
@@ -314,4 +316,5 @@ def _result(world: _World) -> Result:
         rows_again=world.again,
         rows_done=world.done,
         peak_units_per_s=max(world.spent.values(), default=0.0) / 10,
+        limited_by=tightest if rate > 0.95 * bounds[tightest] else max(world.held, key=lambda name: world.held[name]),
     )
