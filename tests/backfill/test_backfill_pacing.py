@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dbops.backfill import pacing
@@ -54,10 +54,15 @@ steps = st.lists(
 )
 
 
+HOARDERS = [[(0.0, 1), (7.0 - GRANT_S * number, 160)] for number in range(6)]
+"""More tasks than was said, which all come back at once with what is left of their grants."""
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(steps, min_size=1, max_size=5), st.sampled_from([10.0, 333.0, 5_000.0]), st.booleans(), st.integers(1, 300)
 )
+@example(HOARDERS, 333.0, False, 1)
 def test_the_rate_holds_over_any_interval(engine, works, rate, eases, tasks) -> None:
     spent = played(engine, [rate] * len(works), [spending(each, eases) for each in works], tasks)
     assert len(spent) == sum(map(len, works))
