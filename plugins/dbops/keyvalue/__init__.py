@@ -10,4 +10,5 @@ and the access to MySQL are arguments. `docs/keyvalue.md` has the rule table and
     views.py       a row of a query as an item, and back
     stores.py      DynamoDB, Redis and memory behind one protocol
     repository.py  the read path and the two write paths of an application
+    counting.py    an application reports what its repository counted
 """
