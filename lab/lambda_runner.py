@@ -73,17 +73,31 @@ class RuntimeEndedError(FunctionError):
     """The instance timed out or ended; the next invocation needs another."""
 
 
-def package(folder: Path, to: Path) -> Path:
-    """Zip a folder of include/lambda as it is deployed; the function's name is then ``<folder>.<module>.<function>``."""
+def package(folder: Path, to: Path, *more: Path) -> Path:
+    """Zip a folder of include/lambda as it is deployed; the function's name is then ``<folder>.<module>.<function>``.
+
+    Args:
+        folder: of the function
+        to: the zip
+        more: other folders beside it, or files, which keep their place below ``plugins``
+    """
     with zipfile.ZipFile(to, "w") as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                entry = zipfile.ZipInfo(
-                    str(path.relative_to(folder.parent))
-                )  # no times: the same files are the same zip
+        for top in (folder, *more):
+            parent = config.ROOT / "plugins" if (config.ROOT / "plugins") in top.parents else top.parent
+            for path in [top] if top.is_file() else sorted(top.rglob("*")):
+                if not path.is_file() or "__pycache__" in path.parts:
+                    continue
+                entry = zipfile.ZipInfo(str(path.relative_to(parent)))  # no times: the same files are the same zip
                 entry.external_attr, entry.compress_type = 0o644 << 16, zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
     return to
+
+
+def package_cdc_redis(to: Path) -> Path:
+    """Zip cdc_redis with what it is made of, as its README says; redis-py is that of this environment."""
+    functions, dbops = config.ROOT / "include" / "lambda", config.ROOT / "plugins" / "dbops"
+    files = [dbops / f"{name}.py" for name in ("__init__", "asking", "mysql", "sql")]
+    return package(functions / "cdc_redis", to, functions / "cdc_apply", dbops / "keyvalue", *files)
 
 
 class Instance:

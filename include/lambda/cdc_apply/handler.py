@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import boto3
 from botocore.config import Config
@@ -47,6 +47,8 @@ class Batch:
     lag_ms: dict[str, float] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     """Sequence numbers."""
+    namespace: ClassVar[str] = NAMESPACE
+    """Of the metrics."""
 
     def apply(self, records: Iterable[Event]) -> dict[str, Any]:
         """Apply the records; returns the partial batch response."""
@@ -63,12 +65,18 @@ class Batch:
         said: Record | None = None
         try:
             said = changes.record(base64.b64decode(event["kinesis"]["data"]), self.settings)
-            found = changes.writes(said, self.settings)
+            found = self._writes(said)
         except RejectError as error:
             self._reject(said.table if said else "", sequence, event, str(error))
             return []
         self._note(said, sequence)
         return found
+
+    def _writes(self, said: Record) -> list[Write]:
+        return changes.writes(said, self.settings)
+
+    def _write(self, write: Write) -> str:
+        return apply.put(self.dynamodb, write, self.settings, self.now_s)
 
     def _note(self, said: Record, sequence: str) -> None:
         if said.is_control:
@@ -100,7 +108,7 @@ class Batch:
         if self.remaining_ms() < self.settings.margin_ms:
             return TimeoutError("no time left")
         try:
-            return apply.put(self.dynamodb, write, self.settings, self.now_s)
+            return self._write(write)
         except Exception as error:  # whatever it is, the records have to be reported
             return error
 
@@ -145,7 +153,7 @@ class Batch:
             if table in self.lag_ms:
                 metrics["CommitToApply"] = self.lag_ms[table]
             units = [{"Name": name, "Unit": "Milliseconds" if name == "CommitToApply" else "Count"} for name in metrics]
-            directive = [{"Namespace": NAMESPACE, "Dimensions": [["Table"]], "Metrics": units}]
+            directive = [{"Namespace": self.namespace, "Dimensions": [["Table"]], "Metrics": units}]
             line = {
                 "_aws": {"Timestamp": int(self.now_s * 1000), "CloudWatchMetrics": directive},
                 "Table": table,
