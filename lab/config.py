@@ -139,6 +139,7 @@ TRINO_PLUGINS = ("hive", "iceberg", "memory", "mysql", "tpch")
 POOLS = {
     "dbops_source": (2, "Heavy readers of a source server"),
     "dbops_archive_commit": (1, "The only committer of an archive table"),
+    "dbops_backfill": (4, "Tasks that copy or verify backfills"),
 }
 
 

@@ -37,6 +37,7 @@ def connections() -> dict[str, dict[str, object]]:
                 "endpoint_url": config.aws_endpoint(),
                 "service_config": {"dynamodb": {"endpoint_url": config.dynamodb_endpoint()}},
                 "dbops_sns_topic_arn": config.ALERTS_TOPIC_ARN,
+                "dbops_backfill_allow": ["carshare_*"],
             },
         },
         "mysql_default": mysql("mysql57", config.SOURCE_SCHEMA, dbops_purge_allow=purge),
@@ -61,7 +62,7 @@ def connections() -> dict[str, dict[str, object]]:
             "conn_type": "redis",
             "host": HOST,
             "port": config.port("redis"),
-            "extra": {"ssl": False},
+            "extra": {"ssl": False, "dbops_backfill_allow": ["carshare:*"]},
         },
         "iceberg_default": {
             "conn_type": "generic",

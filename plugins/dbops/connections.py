@@ -104,14 +104,14 @@ def trino(conn_id: str = TRINO) -> TrinoConnection:
     return TrinoHook(trino_conn_id=conn_id).get_conn()
 
 
-def aws_client(service: str, conn_id: str = AWS, region: str | None = None) -> Any:
-    """A boto3 client with the connection's credentials, role, region and endpoint_url.
+def aws_client(service: str, conn_id: str = AWS, region: str | None = None, config: Any = None) -> Any:
+    """A boto3 client with the connection's credentials, role, region and endpoint_url; `config` is a botocore Config.
 
     An undefined connection is an error here: falling back to whatever credentials the machine happens to hold could
     act on the wrong account. To use the instance or task role say so: AIRFLOW_CONN_AWS_DEFAULT='{"conn_type":
     "aws"}'.
     """
-    return _aws_hook(conn_id, region, service).get_conn()
+    return _aws_hook(conn_id, region, service, config).get_conn()
 
 
 def redis(conn_id: str = REDIS, *, connections: int = 16) -> Any:
@@ -333,11 +333,11 @@ def _connect(
         raise
 
 
-def _aws_hook(conn_id: str, region: str | None, service: str) -> Any:
+def _aws_hook(conn_id: str, region: str | None, service: str, config: Any = None) -> Any:
     _get(conn_id)
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-    return AwsBaseHook(aws_conn_id=conn_id, region_name=region, client_type=service)
+    return AwsBaseHook(aws_conn_id=conn_id, region_name=region, client_type=service, config=config)
 
 
 def _aws_properties(hook: Any, prefix: str) -> dict[str, str]:

@@ -130,11 +130,11 @@ def test_connections_are_what_the_dags_look_for() -> None:
         "conn_type": "aws", "login": "labkey", "password": "lab-secret", "extra": {
             "region_name": "eu-central-1", "endpoint_url": "http://127.0.0.1:18450",
             "service_config": {"dynamodb": {"endpoint_url": "http://127.0.0.1:18400"}},
-            "dbops_sns_topic_arn": "arn:aws:sns:eu-central-1:123456789012:dbops-alerts",
+            "dbops_sns_topic_arn": "arn:aws:sns:eu-central-1:123456789012:dbops-alerts", "dbops_backfill_allow": ["carshare_*"],
         },
     }  # fmt: skip
     assert connections["memorydb_default"] == {
-        "conn_type": "redis", "host": "127.0.0.1", "port": 18463, "extra": {"ssl": False},
+        "conn_type": "redis", "host": "127.0.0.1", "port": 18463, "extra": {"ssl": False, "dbops_backfill_allow": ["carshare:*"]},
     }  # fmt: skip
     assert connections["dbops_store"]["extra"] == {"charset": "utf8mb4", "reports_s3_uri": "s3://dbops-reports/"}
     assert connections["iceberg_default"]["extra"] == {

@@ -118,6 +118,11 @@ class DynamoTarget(_Part):
         """Names what is written, for limits that all backfills into it share."""
         return f"dynamodb:{self.region or ''}:{self.table}"
 
+    @property
+    def allow_name(self) -> str:
+        """What the allow-list of the connection has to match."""
+        return self.table
+
 
 class RedisTarget(_Part):
     """Keys of MemoryDB, ElastiCache or Redis."""
@@ -134,6 +139,11 @@ class RedisTarget(_Part):
     def resource(self) -> str:
         """Names what is written, for limits that all backfills into it share."""
         return f"redis:{self.connection}"
+
+    @property
+    def allow_name(self) -> str:
+        """What the allow-list of the connection has to match; ``*`` for a target without prefix."""
+        return self.prefix or "*"
 
 
 Target = Annotated[DynamoTarget | RedisTarget, Field(discriminator="kind")]
@@ -168,6 +178,12 @@ class Limits(_Part):
         default=900, gt=0, description="a task that is held back so long ends and leaves its checkpoint"
     )
     window: Window | None = Field(default=None, description="time of day in which it copies; none: any time")
+    look_again_s: float = Field(
+        default=300,
+        gt=0,
+        le=86_400,
+        description="a task that is held back gives its worker away and looks again after so long",
+    )
     budget_usd: float = Field(default=10.0, ge=0, description="estimates above it need an approval")
     max_hours: float = Field(default=72.0, gt=0, description="estimates above it are refused")
 
