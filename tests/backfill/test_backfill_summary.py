@@ -38,13 +38,31 @@ def spec(**more: Any) -> BackfillSpec:
 @dataclass(frozen=True)
 class Check:
     id: str = "binlog_format"
+    stops: bool = True
     text: str = "the binary log has format MIXED"
     fix: str = "set binlog_format to ROW"
+
+
+WARNING = Check("indexes", stops=False)
+
+
+@dataclass(frozen=True)
+class TypeRow:
+    column: str
+    mysql_type: str
+    form: str
+    how: str
 
 
 @dataclass(frozen=True)
 class Estimate:
     rows: int = 100
+    p50_bytes: int = 120
+    p99_bytes: int = 900
+    max_bytes: int = 400_000
+    index_factor: float = 1.0
+    items: tuple[tuple[str, float], ...] = (("writes", 0.75), ("verification", 0.25))
+    warnings: tuple[str, ...] = ("prices are 200 days old",)
     units: float = 100.0
     usd: float = 1.0
     hours: float = 0.5
@@ -55,6 +73,7 @@ PROOF = Verification(
     7, "rides-20260501-0a1b2c3d", "backfill/r1", "full", NOW, NOW + timedelta(minutes=5), "clean",
     {"forward": {"equal": 97, "target_newer": 3}, "reverse": {"equal": 100}},
 )  # fmt: skip
+PRESSURES = tuple(Event("pressure", "TableWriteKeyRangeThroughputExceeded", count=n, at=NOW) for n in (3, 4))
 TALLY = Tally(
     read=100, written=90, buried=2, equal=3, newer=4, tombstones=1, checked=100, units=100.0, requests=10, write_s=2.0
 )
@@ -130,6 +149,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("forward-not-read", {"verification": proof(forward=None)}, "compared no row"),
     ("reverse-not-read", {"verification": proof(reverse=None)}, "verify.reverse is set"),
     ("plan-not-closed", {"plan": replace(PLAN, state="copied")}, "the plan is copied"),
+    ("a-chunk-was-not-compared", {"parts": (Compared("forward", 1), Compared("reverse", 0))}, "1 of 2 chunks were compared"),
     ("only-a-sample", {"verification": sample()}, "verify.mode is full"),
     ("ended-with-differences", {"verification": proof(verdict="differences")}, "ended as differences"),
     ("ended-early", {"verification": proof(verdict="unfinished")}, "ended as unfinished"),
@@ -158,7 +178,7 @@ DOUBTS: list[tuple[str, dict[str, Any], str]] = [
     ("reverse-off", {"spec": spec(verify={"reverse": False}), "verification": proof(reverse=None)}, "verify.reverse is off"),
     ("unversioned", {"tally": replace(TALLY, written=89, unversioned=1)}, "1 items without version"),
     ("paused", {"held": "paused by ann", "counts": {"done": 1, "planned": 1}}, "stopped on purpose at 1 of 2 chunks"),
-    ("warning", {"warnings": (Check(),)}, "warning: binlog_format"),
+    ("warning", {"findings": (WARNING,)}, "warning: indexes"),
     ("over-the-budget", {"tally": replace(TALLY, units=2_000.0)}, "it cost 20.00 USD, limits.budget_usd is 10"),
     ("no-estimate", {"estimate": None}, "not compared with the budget"),
 ]  # fmt: skip
@@ -177,7 +197,7 @@ def test_a_pause_hides_no_wrong_row(more: dict[str, Any]) -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("refusal", {"refusals": (Check(),)}, "set binlog_format to ROW"),
+    ("refusal", {"findings": (Check(),)}, "set binlog_format to ROW"),
     ("over-the-budget", {"estimate": Estimate(usd=10.01)}, "approval: it would cost 10.01 USD"),
     ("cost-unknown", {"estimate": Estimate(usd=float("nan"))}, "approval"),
     ("too-long", {"estimate": Estimate(hours=72.5)}, "72.5 h"),
@@ -203,8 +223,8 @@ def test_an_approval_lifts_the_budget_only() -> None:
 
 def test_a_dry_run_says_what_it_would_cost() -> None:
     of = Standing(
-        spec(), estimate=Estimate(), warnings=(Check(),), sizes={"p50": 120, "max": 400_000},
-        types=(summary.Converted("total", "decimal(65,30)", "S", "as MySQL prints it"),),
+        spec(), estimate=Estimate(), findings=(WARNING,),
+        types=(TypeRow("total", "decimal(65,30)", "S", "as MySQL prints it"),),
         facts=TargetFacts(True, "ACTIVE", (("pk", "S"),), "PAY_PER_REQUEST", 4000.0, (Index("by_user", "ACTIVE"),)),
     )  # fmt: skip
     report = summary.preflight_report(of, COMMON)
@@ -250,7 +270,7 @@ def test_every_class_has_a_meaning_and_each_failing_one_a_repair() -> None:
 
 
 def test_the_report_of_a_run_shows_outcomes_classes_and_what_the_condition_saved() -> None:
-    report = summary.run_report(standing(pressures={"TableKeyRangeThroughputExceeded rides": 7}), COMMON)
+    report = summary.run_report(standing(events=PRESSURES), COMMON)
     figures = {one.label: one for one in report.figures}
     assert figures["Saved by the condition"].value == "5"
     assert figures["Cost"].value == "1.00 USD"
@@ -259,7 +279,7 @@ def test_the_report_of_a_run_shows_outcomes_classes_and_what_the_condition_saved
     classes = {row[0]: row[1:4] for row in section(report, "Verification").rows}
     assert classes["equal"] == [97, 100, "fine"]
     assert classes["missing"] == [0, 0, "fails"]
-    assert ["TableKeyRangeThroughputExceeded rides", 7] in section(report, "What the store turned away").rows
+    assert ["TableWriteKeyRangeThroughputExceeded", 7] in section(report, "What the store turned away").rows
     assert "What became of the rows" in reports.render_html(report)
 
 
@@ -275,6 +295,7 @@ def test_strata_and_parts_that_fail_are_listed_the_rest_is_in_the_sums() -> None
         Compared("sample", 0, {"equal": 10}, unread=2, name="newest", note="gaps"),
     )  # fmt: skip
     table = section(summary.run_report(standing(parts=parts), COMMON), "Parts of")
+    assert summary.judge(standing(parts=parts))[0] is Verdict.OK
     assert [row[:5] for row in table.rows] == [["forward", 1, None, 50, 1], ["sample", 0, "newest", 10, 0]]
 
 
@@ -320,8 +341,8 @@ def test_values_are_escaped_and_secrets_masked() -> None:
     of = standing(
         error=HOSTILE, events=(Event("pressure", HOSTILE, at=NOW),), differences=(Difference(HOSTILE, "converter", HOSTILE, "1", HOSTILE),),
         rejects=(Rejected((HOSTILE,), HOSTILE),), reject_count=1, chunks=(chunk(0, state="planned", error=HOSTILE),),
-        refusals=(Check(text=HOSTILE),),
-        pressures={HOSTILE: 1}, held=HOSTILE,
+        findings=(Check(text=HOSTILE),),
+        held=HOSTILE,
     )  # fmt: skip
     html = reports.render_html(summary.run_report(of, COMMON))
     assert "<script>alert" not in html
@@ -335,8 +356,8 @@ def test_an_alert_says_what_is_safe_to_do_and_fits() -> None:
     assert "Keep the fall-back reads on" in text
     assert "tombstone" in text
     assert "goes on from its checkpoints" in summary.alert(standing(counts={"done": 1, "planned": 1}))
-    many = tuple(Check(f"check_{n}", "x" * 900) for n in range(200))
-    long = summary.alert(standing(refusals=many, tally=Tally()))
+    many = tuple(Check(f"check_{n}", text="x" * 900) for n in range(200))
+    long = summary.alert(standing(findings=many, tally=Tally()))
     assert len(long) <= summary.ALERT_CHARS
     assert "more; see the report" in long
     assert long.endswith("Safe to do now:   Nothing was written. Do what the reasons say, then run it again.")

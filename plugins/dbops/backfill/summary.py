@@ -67,7 +67,7 @@ REPAIR: Mapping[str, str] = {
 
 
 class Checked(Protocol):
-    """What a preflight found, a refusal or a warning."""
+    """What a preflight found (`findings.Finding`)."""
 
     @property
     def id(self) -> str: ...  # noqa: D102
@@ -75,6 +75,21 @@ class Checked(Protocol):
     def text(self) -> str: ...  # noqa: D102
     @property
     def fix(self) -> str: ...  # noqa: D102
+    @property
+    def stops(self) -> bool: ...  # noqa: D102
+
+
+class Typed(Protocol):
+    """How a column becomes an attribute (`preflight.TypeRow`)."""
+
+    @property
+    def column(self) -> str: ...  # noqa: D102
+    @property
+    def mysql_type(self) -> str: ...  # noqa: D102
+    @property
+    def form(self) -> str: ...  # noqa: D102
+    @property
+    def how(self) -> str: ...  # noqa: D102
 
 
 class Estimated(Protocol):
@@ -83,24 +98,25 @@ class Estimated(Protocol):
     @property
     def rows(self) -> int: ...  # noqa: D102
     @property
+    def p50_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def p99_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def max_bytes(self) -> int: ...  # noqa: D102
+    @property
     def units(self) -> float: ...  # noqa: D102
     @property
+    def index_factor(self) -> float: ...  # noqa: D102
+    @property
     def usd(self) -> float: ...  # noqa: D102
+    @property
+    def items(self) -> Sequence[tuple[str, float]]: ...  # noqa: D102
     @property
     def hours(self) -> float: ...  # noqa: D102
     @property
     def limited_by(self) -> str: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Converted:
-    """How a column becomes an attribute."""
-
-    column: str
-    mysql_type: str
-    attribute_type: str
-    how: str
-    """``exact``, or the policy by which it is written."""
+    @property
+    def warnings(self) -> Sequence[str]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -109,9 +125,9 @@ class Standing:
 
     spec: BackfillSpec
     plan: Plan | None = None
-    refusals: tuple[Checked, ...] = ()
-    warnings: tuple[Checked, ...] = ()
-    types: tuple[Converted, ...] = ()
+    findings: tuple[Checked, ...] = ()
+    """Of the preflight."""
+    types: tuple[Typed, ...] = ()
     facts: TargetFacts | None = None
     estimate: Estimated | None = None
     approved_by: str | None = None
@@ -133,10 +149,6 @@ class Standing:
     samples: tuple[Sample, ...] = ()
     events: tuple[Event, ...] = ()
     """Oldest first."""
-    pressures: Mapping[str, int] = field(default_factory=dict)
-    """What the store turned away: reason and resource -> requests."""
-    sizes: Mapping[str, float] = field(default_factory=dict)
-    """What the sample of item sizes says: ``p50``, ``p99``, ``max``, in bytes."""
     error: str = ""
     """Why the run could not do its work."""
 
@@ -146,11 +158,21 @@ class Standing:
         return self.counts.get("done", 0)
 
     @property
+    def refusals(self) -> list[Checked]:
+        """What stands against it."""
+        return [one for one in self.findings if one.stops]
+
+    @property
+    def warnings(self) -> list[Checked]:
+        """What a person should know."""
+        return [one for one in self.findings if not one.stops]
+
+    @property
     def spent_usd(self) -> float | None:
-        """What the used write units cost, at the estimate's price."""
+        """What the copy cost by the write units that it used, at the estimate's price: reads are in the proportion of the estimate."""
         if self.estimate is None or not self.estimate.units:
             return None
-        return self.estimate.usd * self.tally.units / self.estimate.units
+        return self.estimate.usd * self.tally.units / (self.estimate.units * self.estimate.index_factor)
 
 
 # Verdicts ------------------------------------------------------------------------------------------------------------
@@ -259,6 +281,9 @@ def _unproven(of: Standing, plan: Plan) -> list[str]:
     if proof.ended_at is None:
         return ["the verification did not come to its end: run action verify again, which goes on"]
     found = _differing(proof)
+    parts = {one.part for one in of.parts if one.direction == "forward"}
+    if proof.mode == "full" and of.parts and len(parts) < plan.chunks:
+        found.append(f"{len(parts):,} of {plan.chunks:,} chunks were compared: run action verify again, which goes on")
     last = max((chunk.done_at for chunk in of.chunks if chunk.done_at is not None), default=None)
     if last is not None and proof.began_at < last:
         found.append(
@@ -405,21 +430,23 @@ def _estimate(of: Standing) -> list[reports.Section]:
     made, limits = of.estimate, of.spec.limits
     rows: list[list[Any]] = [
         ["rows", f"{made.rows:,}"],
-        *([f"item size {name}", f"{value:,.0f} bytes"] for name, value in of.sizes.items()),
-        ["write units", f"{made.units:,.0f}"],
+        ["item size: half, 99 %, all up to", f"{made.p50_bytes:,}, {made.p99_bytes:,}, {made.max_bytes:,} bytes"],
+        ["write units", f"{made.units:,.0f} x {made.index_factor:g} for the table and its indexes"],
         ["limit of the spec", f"{limits.units_per_s:,} units/s over {limits.tasks} tasks of {limits.threads} threads"],
         ["cost", f"{made.usd:,.2f} USD of {limits.budget_usd:g} USD"],
+        *([f"cost: {name}", f"{usd:,.2f} USD"] for name, usd in made.items),
         ["time", f"{made.hours:,.2f} h of {limits.max_hours:g} h"],
         ["limited by", made.limited_by],
     ]
     note = "A write that is refused by its condition costs units as well, so a second attempt is not free."
+    note += "".join(f" Note: {warning}." for warning in made.warnings)
     return [_table("Estimate", ["", ""], rows, note=note)]
 
 
 def _types(of: Standing) -> list[reports.Section]:
     if not of.types:
         return []
-    rows = [[one.column, one.mysql_type, one.attribute_type, one.how] for one in of.types]
+    rows = [[one.column, one.mysql_type, one.form, one.how] for one in of.types]
     return [_table("Columns as attributes", ["column", "MySQL", "attribute", "how"], rows)]
 
 
@@ -608,9 +635,13 @@ def _progress(of: Standing) -> list[reports.Section]:
 
 
 def _pressures(of: Standing) -> list[reports.Section]:
-    if not of.pressures:
+    told: Counter[str] = Counter()
+    for event in of.events:
+        if event.kind == "pressure":
+            told[without_values(event.reason)] += max(1, event.count)
+    if not told:
         return []
-    rows = [[what, number] for what, number in sorted(of.pressures.items(), key=lambda pair: (-pair[1], pair[0]))]
+    rows = [[what, number] for what, number in sorted(told.items(), key=lambda pair: (-pair[1], pair[0]))][:MAX_ROWS]
     note = "KeyRange: one partition is hot, chunks are shuffled against that. "
     note += "Provisioned, OnDemand, Account: the table or the account is at its limit."
     return [_table("What the store turned away", ["reason and resource", "requests"], rows, note=note)]
