@@ -36,7 +36,7 @@ def made(spec: dict[str, Any] | None = None, facts: TargetFacts = ON_DEMAND, row
 @dataclass(frozen=True)
 class Heard:
     application: str = "shop"
-    began_at: datetime = datetime(2025, 12, 1, tzinfo=UTC)
+    since: datetime = datetime(2025, 12, 1, tzinfo=UTC)
     at: datetime = NOW - timedelta(minutes=1)
     counts: Mapping[str, int] = field(default_factory=lambda: {"writes": 3})
 

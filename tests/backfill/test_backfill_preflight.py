@@ -155,7 +155,7 @@ def test_a_check_that_cannot_be_made_is_a_refusal_and_refusals_come_first() -> N
         ([Heard(at=NOW - timedelta(minutes=16))], ["dual_write"]),
         ([Heard(at=NOW - timedelta(minutes=16)), Heard(at=NOW - timedelta(minutes=14))], []),
         ([Heard(counts={"hits": 5, "writes": 0})], ["dual_write"]),
-        ([Heard(began_at=datetime(2026, 1, 2, tzinfo=UTC))], ["live_since?"]),
+        ([Heard(since=datetime(2026, 1, 2, tzinfo=UTC))], ["live_since?"]),
         ([Heard(counts={"writes": 5, "failed": 1})], ["dual_write_failed?"]),
     ],
 )

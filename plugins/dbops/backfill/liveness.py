@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from dbops import mysql
 from dbops.backfill.findings import Finding, refusal, warning
+from dbops.backfill.records import Beat
 from dbops.backfill.spec import BackfillSpec
 
 RETENTION_FACTOR = 2.0
@@ -15,26 +16,6 @@ RETENTION_FACTOR = 2.0
 REPLICA_WAIT_S = 60
 LATENCY_MINUTES = 10
 _VARIABLES = ("binlog_format", "binlog_row_image", "gtid_mode", "log_bin", *mysql.RETENTION_VARIABLES)
-
-
-class Beat(Protocol):
-    """What one process of an application has counted within some time."""
-
-    @property
-    def application(self) -> str:
-        """Its name."""
-
-    @property
-    def began_at(self) -> datetime:
-        """Begin of the time that is counted."""
-
-    @property
-    def at(self) -> datetime:
-        """End of it."""
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Of `keyvalue.repository.Counters`."""
 
 
 # --- the server ---------------------------------------------------------------------------------------------------------
@@ -127,7 +108,7 @@ def _heard(name: str, beats: Sequence[Beat], since: datetime, silent: timedelta,
     if not beats:
         yield refusal("dual_write", f"application {name!r} was never heard of", fix)
         return
-    newest, first = max(beat.at for beat in beats), min(beat.began_at for beat in beats)
+    newest, first = max(beat.at for beat in beats), min(beat.since for beat in beats)
     if now - newest > silent:
         yield refusal(
             "dual_write",

@@ -20,7 +20,7 @@ from dbops.backfill import estimate as estimates
 from dbops.backfill import liveness
 from dbops.backfill.estimate import Estimate, Sample
 from dbops.backfill.findings import Check, Finding, refusal, run, warning
-from dbops.backfill.liveness import Beat
+from dbops.backfill.records import Beat
 from dbops.backfill.source import Source, ViewError, open_source
 from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.target import TargetFacts
@@ -407,6 +407,7 @@ class Preflight:
     types: tuple[TypeRow, ...] = ()
     sample: Sample | None = None
     estimate: Estimate | None = None
+    facts: TargetFacts | None = None
 
     @property
     def refusals(self) -> tuple[Finding, ...]:
@@ -443,7 +444,9 @@ def check(services: Services, spec: BackfillSpec, *, rows: int | None = None) ->
             "versions": lambda: _compared(source, reader, seen["sample"]),
         }
         findings = run(checks)
-    return Preflight(tuple(findings), tuple(type_report(source)), seen.get("sample"), seen.get("estimate"))
+    return Preflight(
+        tuple(findings), tuple(type_report(source)), seen.get("sample"), seen.get("estimate"), seen.get("facts")
+    )
 
 
 def _sampled(services: Services, source: Source, reader: Any, seen: dict[str, Any]) -> list[Finding]:
@@ -453,7 +456,7 @@ def _sampled(services: Services, source: Source, reader: Any, seen: dict[str, An
 
 
 def _targeted(services: Services, source: Source, rows: int | None, seen: dict[str, Any]) -> list[Finding]:
-    facts = services.facts()
+    facts = seen["facts"] = services.facts()
     if "sample" in seen:
         seen["estimate"] = estimates.estimate(
             source.spec,
