@@ -89,6 +89,13 @@ class Page:
     is_end: bool
 
 
+@dataclass(frozen=True)
+class Counted:
+    """As `source.Counted`."""
+
+    rows: int
+
+
 @dataclass
 class Rows:
     """MySQL: id -> row and version. A row whose name is TOO LARGE cannot be an item; one with note GONE is buried."""
@@ -124,6 +131,9 @@ class Rows:
     def nth_key(self, conn: Any, low: Key | None, rows: int) -> Key | None:
         found = sorted(n for n in self.loaded if low is None or n > int(low[0]))
         return (str(found[rows - 1]),) if len(found) >= rows else None
+
+    def count(self, conn: Any, low: Key | None, high: Key) -> Counted:
+        return Counted(len([n for n in self.loaded if (low is None or n > int(low[0])) and n <= int(high[0])]))
 
     def last_key(self, conn: Any, low: Key | None = None) -> Key | None:
         found = [n for n in self.loaded if low is None or n > int(low[0])]
