@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,7 +170,7 @@ class MemoryTarget:
 
     def write(self, writes: Sequence[Write], pace: Pace) -> Sent:
         assert len({canonical(each.key) for each in writes}) == len(writes)
-        return Sent([self.store.put(each) for each in writes], float(len(writes)), 1, Counter())
+        return Sent([self.store.put(each) for each in writes], float(len(writes)), requests=1)
 
     def put(self, *writes: Write) -> list[Outcome]:
         """Of an application."""

@@ -170,7 +170,7 @@ class Verifier:
     shared_table: bool = False
     """See `spec.Verify.shared_table`."""
     max_differences: int = 10_000
-    hold: Callable[[], None] = lambda: None
+    hold: Callable[[], object] = lambda: None
     """Asked before each page: returns when the servers can take it, raises `guardrails.Refused` to end."""
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
