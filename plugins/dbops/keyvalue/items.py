@@ -23,6 +23,9 @@ ITEM_BYTES = 400 * 1024
 WRITE_UNIT_BYTES = 1024
 EXACT = Context(prec=1000)
 _MODULUS = 2**64
+_quoted = (
+    json.encoder.encode_basestring
+)  # what json.dumps(ensure_ascii=False) does to a text, without an encoder made for each
 
 
 class Reject(ValueError):
@@ -51,13 +54,13 @@ def json_dumps(value: Any) -> str:
         case int() | Decimal():
             return number_text(value)
         case str():
-            return json.dumps(value, ensure_ascii=False)
+            return _quoted(value)
         case bytes():
-            return json.dumps(base64.b64encode(value).decode())
+            return _quoted(base64.b64encode(value).decode())
         case list() | tuple():
-            return f"[{','.join(json_dumps(each) for each in value)}]"
+            return f"[{','.join([json_dumps(each) for each in value])}]"
         case dict():
-            return f"{{{','.join(f'{json_dumps(name)}:{json_dumps(value[name])}' for name in sorted(value))}}}"
+            return f"{{{','.join([f'{_quoted(name)}:{json_dumps(value[name])}' for name in sorted(value)])}}}"
     raise TypeError(f"{type(value).__name__} has no JSON")
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from dbops import asking
 from dbops.keyvalue import rules
+from dbops.keyvalue.codec import ColumnCodec
 from dbops.keyvalue.items import Attribute, Item, Reject, canonical, json_dumps, json_loads
 from dbops.keyvalue.rules import Change, Condition, Names, Outcome, Version, Write
 from dbops.keyvalue.views import View
@@ -22,6 +23,7 @@ ATTEMPTS = 16
 """Of a step that another writer overtook."""
 _TOO_LARGE = "item size"
 _NULLS = "_null"
+_TEXTS = frozenset({"S", "N"})
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([Ee][-+]?[0-9]+)?")
 _HEXADECIMAL = re.compile(r"([0-9a-f]{2})*")
 _SHA = hashlib.sha1(PUT_LUA.encode(), usedforsecurity=False).hexdigest()
@@ -297,18 +299,25 @@ class RedisStore:
     def _columns(self) -> frozenset[str]:
         return frozenset(self.view.attribute_names)
 
+    @cached_property
+    def _sorted(self) -> tuple[tuple[str, ColumnCodec], ...]:
+        return tuple((name, self.view.by_name[name]) for name in sorted(self._columns))
+
     def _text(self, item: Item) -> str:
         made = {name: self.view.by_name[name].to_json(item[name]) for name in item.keys() & self._columns}
         return json_dumps({**made, **{name: value.decode() for name, value in self._marks(item)}})
 
     def _fields(self, item: Item) -> Iterator[bytes | str]:
         nulls = []
-        for name in sorted(item.keys() & self._columns):
-            codec = self.view.by_name[name]
-            if "NULL" in item[name] and codec.kind != "json":
+        for name, codec in self._sorted:
+            if (attribute := item.get(name)) is None:
+                continue
+            ((kind, value),) = attribute.items()
+            if kind == "NULL" and codec.kind != "json":
                 nulls.append(name)
             else:
-                yield from (name, codec.to_field(item[name]))
+                yield name
+                yield value if kind in _TEXTS and codec.kind != "json" else codec.to_field(attribute)
         for name, value in self._marks(item):
             yield from (name, value)
         if nulls:
