@@ -120,8 +120,8 @@ class RedisTarget:
             Overloaded: the server is full, or turned writes away for `patience_s`; some of the writes may have been made
             TargetError: the server takes no such writes from this user
         """
-        sent = Sent([Outcome()] * len(writes))
         batches = list(self._batches(writes))
+        sent = Sent([Outcome()] * len(writes), bytes=sum(batch.bytes for batch in batches))
         run = self._pool.map if len(batches) > 1 else map
         for done in run(lambda batch: self._write_batch(batch, writes, pace), batches):
             for place, outcome in done.outcomes.items():

@@ -10,7 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, ResponseError
+from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    ConnectionError,
+    MovedError,
+    RedisError,
+    ResponseError,
+    SlotNotCoveredError,
+)
 
 Command = Sequence[bytes | str]
 _UNSENT = (ConnectionError, TimeoutError, OSError, RedisError)
@@ -104,9 +112,11 @@ class Wire:
     def _by_node(self, keys: Sequence[bytes]) -> list[tuple[Any, list[int]]]:
         if not self.is_cluster:
             return [(self.client, list(range(len(keys))))]
-        manager, found = self.client.nodes_manager, dict[str, tuple[Any, list[int]]]()
+        slots, found = self.client.nodes_manager.slots_cache, dict[str, tuple[Any, list[int]]]()
         for place, key in enumerate(keys):
-            node = manager.get_node_from_slot(self.client.keyslot(key))
+            if not (owners := slots.get(key_slot(key))):
+                raise SlotNotCoveredError("no node has the slot of a key")
+            node = owners[0]
             if node.name not in found:
                 found[node.name] = (self.client.get_redis_connection(node), [])
             found[node.name][1].append(place)
@@ -156,10 +166,9 @@ def packed(commands: Iterable[Command]) -> bytes:
     """Commands in the Redis protocol."""
     made: list[bytes] = []
     for command in commands:
-        made.append(b"*%d\r\n" % len(command))
-        for word in command:
-            plain = word.encode() if isinstance(word, str) else word
-            made.append(b"$%d\r\n%b\r\n" % (len(plain), plain))
+        words = [word if isinstance(word, bytes) else word.encode() for word in command]
+        made.append(b"*%d\r\n" % len(words))
+        made += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
     return b"".join(made)
 
 
