@@ -7,14 +7,18 @@ here, because it is DynamoDB's and not the lab's, is an assumption that the outp
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
-from dataclasses import asdict, replace
+import time
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench import measure, scaling_run, simulation
 from bench.measure import median, table
 from bench.simulation import Costs, Result, Setting
-from lab import config, mysql, seed
+from lab import config, env, mysql, seed
+from lab.config import LabError
 
 SERVER, JOURNAL = "mysql57", "mysql80"
 TABLE = scaling_run.TABLE
@@ -39,9 +43,10 @@ def bench(rows: int, rounds: int) -> dict[str, Any]:
         costs = costs_of(found)
         print_costs(costs, found)
         projected = project(costs, found)
+        checked = validate(rows, costs, found)
     finally:
         mysql.execute(SERVER, [f"DROP TABLE IF EXISTS {config.SOURCE_SCHEMA}.{TABLE}"])
-    return {**found, "costs": asdict(costs), "projection": projected}
+    return {**found, "costs": asdict(costs), "projection": projected, "validation": checked}
 
 
 def make(rows: int) -> None:
@@ -89,7 +94,7 @@ def costs_of(found: dict[str, Any], call_s: float = CALL_S) -> Costs:
         claim_s=of(found, "journal: claim", "seconds"),
         checkpoint_s=of(found, "journal: checkpoint", "seconds"),
         journal_cpu_s=of(found, "journal: checkpoint", f"{JOURNAL}_cpu_s"),
-        grant_s=of(found, "journal: heartbeat", "seconds"),
+        grant_s=of(found, f"bucket: grant, {scaling_run.GRANTING} tasks at once", "seconds"),
     )
 
 
@@ -119,7 +124,6 @@ def print_costs(costs: Costs, found: dict[str, Any]) -> None:
     print(
         f"Assumed, not measured: {CALL_S * 1000:g} ms for a request to DynamoDB; each task has a core, each server its own machine;"
     )
-    print("a grant of the bucket costs what a heartbeat of the journal does: one UPDATE of one row")
 
 
 def project(costs: Costs, found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -173,3 +177,128 @@ def _time(seconds: float) -> str:
     if seconds < 5_400:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86_400:.1f} d"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run that is predicted and then done."""
+
+    name: str
+    tasks: int
+    limit_share: float | None
+    """Of what the store takes; None: no limit."""
+    kill_at_s: float | None = None
+
+
+CASES = (
+    Case("1 task, no limit", 1, None),
+    Case("2 tasks, no limit", 2, None),
+    Case("1 task, limiter at 30 % of what the store takes", 1, 0.3),
+    Case("2 tasks, the same limiter", 2, 0.3),
+    Case("2 tasks, the same, one killed with kill -9", 2, 0.3, 3.0),
+)
+CHECK_LEASE_S, CHECK_CHUNK, CHECK_PAGE_S = 4.0, 2_000, 0.5
+
+
+def validate(rows: int, costs: Costs, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Predict small runs, do them with the real worker, journal and bucket, and compare."""
+    alone = of(found, "a request of 25, alone", "seconds") - of(found, "a request of 25, alone")
+    here = replace(costs, call_s=alone)
+    print(
+        f"\nThe simulation against real runs of {rows:,} rows into DynamoDB Local, whose rate is measured before each of them:"
+    )
+    results, lines = [], []
+    for case in CASES:
+        real = _run(case)
+        limit, takes = real["limit"], real["takes"]
+        asked = Setting(
+            rows, case.tasks, limit or float("inf"), partitions=1_000, account_units=takes, threads=THREADS, chunk_rows=CHECK_CHUNK,
+            page_s=CHECK_PAGE_S, lease_s=CHECK_LEASE_S, restart_s=real.get("restart_s", 0.0),
+            killed=((case.kill_at_s, 0),) if case.kill_at_s else (),
+        )  # fmt: skip
+        predicted = simulation.run(here, asked)
+        assert real["told"]["read"] == rows, real
+        assert real["told"]["written"] + real["told"]["equal"] == rows, real
+        limited_by = predicted.limited_by.replace("account", "store")
+        lines.append([case.name, takes, predicted.seconds, real["seconds"], real["seconds"] / predicted.seconds, limited_by,
+                      real["told"]["equal"], predicted.rows_again])  # fmt: skip
+        results.append({"case": case.name, **real, "predicted": asdict(predicted)})
+    columns = [
+        "run",
+        "store takes rows/s",
+        "predicted s",
+        "measured s",
+        "measured : predicted",
+        "limited by",
+        "rows again",
+        "predicted",
+    ]
+    print(table(columns, lines))
+    return results
+
+
+def _run(case: Case) -> dict[str, Any]:
+    planned = _ask(what="plan", chunk_rows=CHECK_CHUNK)
+    plan_id, takes = str(planned["plan_id"]), float(planned["takes"])
+    limit = takes * case.limit_share if case.limit_share else None
+    asked = {
+        "what": "copy", "plan_id": plan_id, "tasks": case.tasks, "units_per_s": limit, "threads": THREADS, "lease_s": CHECK_LEASE_S,
+        "chunk_rows": CHECK_CHUNK, "page_rows": simulation.FIRST_PAGE, "page_s": CHECK_PAGE_S,
+    }  # fmt: skip
+    tasks = [_Task({**asked, "owner": f"task {number}"}) for number in range(case.tasks)]
+    spare = _Task({**asked, "owner": "task 0, again"}) if case.kill_at_s else None
+    began = min(task.go() for task in tasks)
+    more: dict[str, Any] = {"takes": takes, "limit": limit}
+    if spare is not None and case.kill_at_s is not None:
+        time.sleep(max(0.0, began + case.kill_at_s - time.time()))
+        tasks.pop(0).kill()
+        killed = time.time()
+        more["restart_s"] = spare.go() - killed
+        tasks.append(spare)
+    ended = max(task.end() for task in tasks)
+    return {"seconds": ended - began, "told": _ask(what="told", plan_id=plan_id), **more}
+
+
+def _ask(**asked: Any) -> dict[str, Any]:
+    child = measure.run_child([sys.executable, "-m", "bench.scaling_run"], text=json.dumps(asked) + "\n")
+    return dict(json.loads(child.output.splitlines()[-1]))
+
+
+class _Task:
+    """A process that copies."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        surroundings = {**os.environ, **env.environment()}
+        surroundings["PYTHONPATH"] = os.pathsep.join([str(config.ROOT / "plugins"), surroundings["PYTHONPATH"]])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.scaling_run"], cwd=config.ROOT, env=surroundings, text=True, bufsize=1,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self._say(json.dumps(asked))
+        while self._line() != "ready":
+            pass
+
+    def go(self) -> float:
+        """Begin; when that was."""
+        self._say("go")
+        return float(json.loads(self._line())["began"])
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> float:
+        """Wait for the end; when that was."""
+        return float(json.loads(self._line())["ended"])
+
+    def _say(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{text}\n")
+        self.process.stdin.flush()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        if not (line := self.process.stdout.readline()):
+            raise LabError(f"a task of the bench ended with {self.process.wait()}")
+        return line.strip()

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -18,9 +19,11 @@ import psutil
 
 from bench import measure
 from dbops import connections
+from dbops.backfill import copying
 from dbops.backfill import dynamodb as store
 from dbops.backfill import source as reading
 from dbops.backfill.journal import Journal
+from dbops.backfill.pacing import SMALLEST_GRANT_S, Bucket
 from dbops.backfill.records import Plan, PlannedChunk, Tally
 from dbops.backfill.source import Source, SourceRow
 from dbops.backfill.spec import BackfillSpec
@@ -34,6 +37,8 @@ ACCOUNT = "benchscaling"
 TABLE = "bench_rides"
 CHUNKS = 40
 LEASE_S = 60.0
+GRANTS, GRANTING = 25, 8
+TAKEN, THREADS = 2_000, 8
 SERVERS = ("mysql57", "mysql80", "dynamodb")
 
 
@@ -181,6 +186,7 @@ def _round(
             for first in range(0, len(few), 25):
                 target.write([*few[first : first + 25]], Free())
     _journal(meter)
+    _bucket(meter)
 
 
 def _pages(source: Source, conn: Any, last: tuple[str, ...], page_rows: int) -> list[SourceRow]:
@@ -219,13 +225,136 @@ def _journal(meter: Meter) -> None:
     journal.set_state(plan_id, "abandoned", expected=["copying"])
 
 
+class Skipping:
+    """A clock that is moved on where somebody would wait, so that a grant takes only what asking for it takes."""
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return time.monotonic() + self.skipped
+
+    def wait(self, seconds: float) -> bool:
+        """At once."""
+        self.skipped += seconds
+        return False
+
+
+def _bucket(meter: Meter) -> None:
+    """Grants of as many tasks at once as there are: all change the same row."""
+    engine, name = connections.engine(), f"bench:{os.getpid()}:{time.monotonic_ns()}"
+
+    def draw(count: int) -> None:
+        clock = Skipping()
+        pace = Bucket(engine, name, 1e6, tasks=GRANTING * 100, max_wait_s=1e9, wait=clock.wait, monotonic=clock)
+        for _ in range(count):
+            pace.spend(1e6 * SMALLEST_GRANT_S)
+
+    draw(1)
+    with meter.step("bucket: grant, one task", GRANTS):
+        draw(GRANTS)
+    with (
+        ThreadPoolExecutor(GRANTING) as pool,
+        meter.step(f"bucket: grant, {GRANTING} tasks at once", GRANTS * GRANTING),
+    ):
+        for one in [pool.submit(draw, GRANTS) for _ in range(GRANTING)]:
+            one.result()
+
+
+def plan(chunk_rows: int) -> dict[str, Any]:
+    """A plan over the whole table, an empty target, and how many rows a second that takes and gives back just now."""
+    asked, journal = spec(chunk_rows=chunk_rows), Journal.open(connections.engine())
+    if left := journal.open_plan(TABLE):
+        journal.set_state(left.plan_id, "abandoned", expected=[left.state])
+    with closing(connections.mysql()) as conn:
+        source, chunks, low = reading.open_source(conn, asked), [], None
+        last = source.last_key(conn)
+        while last is not None and low != last:
+            high = source.nth_key(conn, low, chunk_rows) or last
+            chunks.append(PlannedChunk(len(chunks), low, high, chunk_rows))
+            low = high
+        takes = _takes(source, conn)
+    empty_table()
+    plan_id = f"{TABLE}-{os.getpid()}-{time.monotonic_ns()}"
+    made = Plan(
+        plan_id,
+        TABLE,
+        asked.rule_digest(),
+        "copying",
+        datetime.now(UTC),
+        "bench",
+        "bench",
+        chunk_rows * len(chunks),
+        len(chunks),
+    )
+    journal.begin(made, chunks, 1)
+    return {"plan_id": plan_id, "takes": takes}
+
+
+def _takes(source: Source, conn: Any) -> float:
+    empty_table()
+    last = source.nth_key(conn, None, TAKEN) or source.last_key(conn)
+    assert last is not None
+    writes = [row.write for row in source.page(conn, None, last, TAKEN, "bench").rows if row.write is not None]
+    with store.DynamoTarget(client(THREADS), TABLE, source.view, threads=THREADS) as target:
+        target.read([writes[0].key])
+        began = time.monotonic()
+        target.write(writes, Free())
+        target.read([write.key for write in writes])
+        return len(writes) / (time.monotonic() - began)
+
+
+def copy(asked: dict[str, Any]) -> dict[str, Any]:
+    """One task of a copy: says that it is ready, begins when it is told to."""
+    limits = {name: asked[name] for name in ("threads", "tasks", "chunk_rows", "page_rows", "page_s")}
+    engine = connections.engine()
+    with closing(connections.mysql()) as conn:
+        source = reading.open_source(conn, spec(**limits))
+    limit = asked["units_per_s"]
+    pace = Bucket(engine, asked["plan_id"], limit, tasks=asked["tasks"]) if limit else Free()
+    with store.DynamoTarget(client(asked["threads"]), TABLE, source.view, threads=asked["threads"]) as target:
+        target.read([{"pk": {"S": "none"}}])
+        print("ready", flush=True)
+        sys.stdin.readline()
+        began = time.time()
+        print(json.dumps({"began": began}), flush=True)
+        done = copying.copy(
+            Journal.open(engine), source, connections.mysql, target, pace, lambda: 0.0, asked["plan_id"], asked["owner"],
+            lease_s=asked["lease_s"],
+        )  # fmt: skip
+    assert done.end == "done", done
+    return {"began": began, "ended": time.time(), "rows": done.tally.read}
+
+
+def told(plan_id: str) -> dict[str, Any]:
+    """What the journal holds of a plan."""
+    journal = Journal.open(connections.engine())
+    tally, counts = journal.tally(plan_id), journal.counts(plan_id)
+    journal.set_state(plan_id, "abandoned", expected=["copying"])
+    return {
+        "read": tally.read,
+        "written": tally.written,
+        "equal": tally.equal,
+        "checked": tally.checked,
+        "chunks": counts,
+    }
+
+
 def main() -> None:
-    """Do what standard input asks for."""
-    asked = json.loads(sys.stdin.read())
-    if asked["what"] == "costs":
-        found = costs(asked["rows"], asked["rounds"], asked["page_rows"], asked["threads"])
-    else:
-        raise SystemExit(f"bench.scaling_run: {asked['what']!r} is unknown")
+    """Do what the first line of standard input asks for."""
+    asked = json.loads(sys.stdin.readline())
+    match asked.pop("what"):
+        case "costs":
+            found = costs(**asked)
+        case "plan":
+            found = plan(**asked)
+        case "copy":
+            found = copy(asked)
+        case "told":
+            found = told(**asked)
+        case other:
+            raise SystemExit(f"bench.scaling_run: {other!r} is unknown")
     print(json.dumps(found))
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dbops.backfill.pacing import GRANT_S, HOLD_S, SMALLEST_GRANT_S
+
 PARTITION_UNITS = 1_000.0
 """Write units a second that one partition of DynamoDB takes."""
-GRANT_S = 0.5
-"""Seconds of its share of the rate that a task takes from the bucket at once."""
 FIRST_PAGE = 500
-LARGEST_PAGE = 50_000
+LEAST_PAGE, LARGEST_PAGE = 25, 50_000
 Layout = Literal["spread", "shuffled", "ordered"]
 
 
@@ -26,7 +27,7 @@ class Costs:
     """What the steps cost, in seconds."""
 
     read_s: float
-    """Reading a row: of one connection."""
+    """Waiting for MySQL for a row, on one connection; the next page is read while one is written."""
     cpu_s: float
     """CPU of the task for a row: decode, encode, key, hash, write, read back. One process has one core for it."""
     call_s: float
@@ -67,6 +68,8 @@ class Setting:
     """Cores that all tasks share; inf: each has its own."""
     lease_s: float = 60.0
     kills_per_task_hour: float = 0.0
+    killed: tuple[tuple[float, int], ...] = ()
+    """Seconds from the start and number of the task, for kills that are planned."""
     restart_s: float = 60.0
     seed: int = 1
     max_pages: int = 100_000
@@ -119,9 +122,23 @@ class _Task:
     chunk: _Chunk | None = None
     page: int = FIRST_PAGE
     rows: int = 0
-    """Of the page under way."""
+    """Of the page that is written."""
+    unkept: deque[int] = field(default_factory=deque)
+    """Pages that are written, and of which the journal was not told yet."""
+    read: int = 0
+    """Rows of the page that is read or written next."""
+    ahead_at: float = 0.0
+    """When it is there."""
     began: float = 0.0
-    is_written: bool = False
+    granted: float = 0.0
+    """Units that are left of its last grant ..."""
+    lapses_at: float = 0.0
+    """... until then."""
+
+    @property
+    def left(self) -> int:
+        """Rows of the chunk that are not under way."""
+        return (self.chunk.left if self.chunk else 0) - self.rows - sum(self.unkept)
 
 
 @dataclass
@@ -171,7 +188,9 @@ def run(costs: Costs, setting: Setting) -> Result:
     tasks = [_Task(n) for n in range(setting.tasks)]
     for task in tasks:
         _begin(world, task, 0.0)
-    steps = {"claim": _claim, "page": _page, "write": _write, "checkpoint": _checkpoint, "kill": _kill}
+    for at, number in setting.killed:
+        world.at(at, tasks[number], "kill")
+    steps = {"claim": _claim, "write": _write, "written": _written, "kept": _kept, "kill": _kill}
     while world.done < setting.rows and world.pages < setting.max_pages:
         world.now, _, number, life, what = heapq.heappop(world.events)
         if life == tasks[number].life:
@@ -182,7 +201,7 @@ def run(costs: Costs, setting: Setting) -> Result:
 def bound(costs: Costs, setting: Setting) -> dict[str, float]:
     """Rows a second that each thing alone would allow: no run is faster than the smallest."""
     units = costs.units
-    per_row = max(costs.cpu_s, costs.call_s / costs.rows_per_call / setting.threads) + costs.read_s
+    per_row = max(costs.cpu_s, costs.read_s, costs.call_s / costs.rows_per_call / setting.threads)
     used = setting.partitions if setting.layout == "spread" else min(setting.partitions, setting.tasks)
     return {
         "tasks": setting.tasks / per_row,
@@ -191,8 +210,13 @@ def bound(costs: Costs, setting: Setting) -> dict[str, float]:
         "partitions": used * PARTITION_UNITS / units,
         "account": setting.account_units / units,
         "source": setting.source_rows_per_s,
-        "grants": setting.units_per_s / setting.tasks * GRANT_S / costs.grant_s / units if costs.grant_s else math.inf,
+        "grants": _grant(setting) / costs.grant_s / units if costs.grant_s else math.inf,
     }
+
+
+def _grant(setting: Setting) -> float:
+    """Units of a grant."""
+    return setting.units_per_s * max(GRANT_S / setting.tasks, SMALLEST_GRANT_S)
 
 
 def _claim(world: _World, task: _Task) -> None:
@@ -207,36 +231,32 @@ def _claim(world: _World, task: _Task) -> None:
         world.at(world.leased[0][0], task, "claim")
         return
     if chunk is not None:
-        task.chunk = chunk
+        task.chunk, task.unkept, task.rows = chunk, deque(), 0
         claimed = max(now + world.costs.claim_s, world.journal.reserve(now, world.costs.journal_cpu_s))
         world.hold("journal", claimed - now)
-        world.at(claimed, task, "page")
+        world.at(_read(world, task, claimed), task, "write")
 
 
-def _page(world: _World, task: _Task) -> None:
-    assert task.chunk is not None
-    costs, setting = world.costs, world.setting
-    task.rows = min(task.page, task.chunk.left)
-    task.began, task.is_written = world.now, False
-    read_s = task.rows * costs.read_s
-    served = world.source.reserve(world.now, task.rows / setting.source_rows_per_s)
-    end = max(world.now + read_s, served)
-    world.hold("source" if served > world.now + read_s else "tasks", end - world.now)
-    world.at(end, task, "write")
+def _read(world: _World, task: _Task, now: float) -> float:
+    """When the next page is there, if it is asked for now."""
+    rows = task.read = min(task.page, task.left)
+    served = world.source.reserve(now, rows / world.setting.source_rows_per_s)
+    return max(now + rows * world.costs.read_s, served)
 
 
 def _write(world: _World, task: _Task) -> None:
-    """The page is done when the task, the bucket and the table are."""
+    """The page is written when the task, the bucket and the table are done with it; the next one is read meanwhile."""
     assert task.chunk is not None
-    costs, setting, now, rows = world.costs, world.setting, world.now, task.rows
+    costs, setting, now = world.costs, world.setting, world.now
+    rows = task.rows = task.read
+    task.began = now
     units = rows * costs.units
     calls_s = math.ceil(rows / costs.rows_per_call) * costs.call_s / setting.threads
     own_s = max(rows * costs.cpu_s, calls_s)
     ends = {
         "tasks": now + own_s,
         "cores": world.cores.reserve(now, rows * (costs.cpu_s + costs.server_cpu_s) / setting.cores),
-        "bucket": world.bucket.reserve(now, units / setting.units_per_s),
-        "grants": world.grants.reserve(now, _grants(world, units) * costs.grant_s),
+        **_granted(world, task, units),
         "account": world.account.reserve(now, units / setting.account_units),
         "partitions": _partition(world, task.chunk, units),
     }
@@ -245,14 +265,28 @@ def _write(world: _World, task: _Task) -> None:
     world.hold(last, end - now)
     second = int(end / 10)
     world.spent[second] = world.spent.get(second, 0.0) + units
-    task.is_written = True
-    world.at(end, task, "checkpoint")
+    task.ahead_at = _read(world, task, now) if task.left else end
+    world.at(end, task, "written")
 
 
-def _grants(world: _World, units: float) -> float:
-    """How often the bucket's row is asked for so many units."""
-    share = world.setting.units_per_s / world.setting.tasks * GRANT_S
-    return max(1.0, units / share) if math.isfinite(share) else 1.0
+def _granted(world: _World, task: _Task, units: float) -> dict[str, float]:
+    """When the bucket has granted so many units: grants are of one size, and what is left of one lapses."""
+    setting, now = world.setting, world.now
+    if math.isinf(setting.units_per_s):
+        return {}
+    if task.lapses_at <= now:
+        task.granted = 0.0
+    size = _grant(setting)
+    count = max(0, math.ceil((units - task.granted) / size))
+    task.granted += count * size - units
+    if not count:
+        return {}
+    asked = world.grants.reserve(now, count * world.costs.grant_s)
+    # The last one may be spent from the begin of its stretch of time on.
+    stretch = size / setting.units_per_s
+    begins = world.bucket.reserve(now, count * stretch) - stretch
+    task.lapses_at = max(asked, begins) + HOLD_S
+    return {"grants": asked, "bucket": begins}
 
 
 def _partition(world: _World, chunk: _Chunk, units: float) -> float:
@@ -263,22 +297,33 @@ def _partition(world: _World, chunk: _Chunk, units: float) -> float:
     return world.partitions[chunk.number * count // total].reserve(world.now, units / PARTITION_UNITS)
 
 
-def _checkpoint(world: _World, task: _Task) -> None:
-    assert task.chunk is not None
-    costs, setting, chunk = world.costs, world.setting, task.chunk
-    kept = max(world.now + costs.checkpoint_s, world.journal.reserve(world.now, costs.journal_cpu_s))
-    world.hold("journal", kept - world.now)
-    chunk.left -= task.rows
-    world.done += task.rows
-    world.pages += 1
-    took = world.now - task.began
+def _written(world: _World, task: _Task) -> None:
+    """The journal is told while the next page is written."""
+    costs, setting, now = world.costs, world.setting, world.now
+    took = now - task.began
     if took > 0:  # towards pages of page_s, at most twice or half as large as the last
         wanted = task.rows * setting.page_s / took
-        task.page = int(min(max(wanted, task.page / 2, 25), task.page * 2, LARGEST_PAGE))
-    task.rows, task.is_written = 0, False
-    if chunk.left == 0:
-        task.chunk = None
-    world.at(kept, task, "page" if chunk.left else "claim")
+        task.page = int(min(max(wanted, task.page / 2, LEAST_PAGE), task.page * 2, LARGEST_PAGE))
+    task.unkept.append(task.rows)
+    task.rows = 0
+    kept = max(now + costs.checkpoint_s, world.journal.reserve(now, costs.journal_cpu_s))
+    world.at(kept, task, "kept")
+    if task.left:
+        begin = max(now, task.ahead_at)
+        world.hold("source", begin - now)
+        world.at(begin, task, "write")
+    else:
+        world.hold("journal", kept - now)
+
+
+def _kept(world: _World, task: _Task) -> None:
+    assert task.chunk is not None
+    rows = task.unkept.popleft()
+    task.chunk.left -= rows
+    world.done += rows
+    world.pages += 1
+    if task.chunk.left == 0:
+        world.at(world.now, task, "claim")
 
 
 def _begin(world: _World, task: _Task, now: float) -> None:
@@ -291,13 +336,12 @@ def _begin(world: _World, task: _Task, now: float) -> None:
 def _kill(world: _World, task: _Task) -> None:
     """What the journal was not told is done again, by whoever takes the chunk when the lease is over."""
     world.kills += 1
-    if task.is_written:
-        world.again += task.rows
+    world.again += task.rows + sum(task.unkept)
     if task.chunk is not None:
         world.serial += 1
         heapq.heappush(world.leased, (world.now + world.setting.lease_s, world.serial, task.chunk))
-    task.chunk, task.rows, task.is_written, task.page = None, 0, False, FIRST_PAGE
-    task.life += 1
+    task.chunk, task.rows, task.unkept, task.page = None, 0, deque(), FIRST_PAGE
+    task.life, task.granted = task.life + 1, 0.0
     _begin(world, task, world.now + world.setting.restart_s)
 
 
