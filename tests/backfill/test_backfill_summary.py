@@ -410,3 +410,77 @@ def test_charts_are_drawn() -> None:
     assert html.count("<svg") == 2
     assert "writing and reading back 2 s (50%)" in html
     assert {one.label: one.value for one in report.figures}["Rate"] == "10 rows/s"
+
+
+ROLLED = replace(PLAN, state="rolled_back")
+BACK = (chunk(0, state="rolled_back", removed=45, kept=2), chunk(1, state="rolled_back", removed=40, kept=3))
+
+
+def rolled_back(**more: Any) -> Standing:
+    return standing(
+        **{
+            "plan": ROLLED,
+            "counts": {"rolled_back": 2, "done": 0},
+            "chunks": BACK,
+            "kept_by": {"tombstones": 5},
+            **more,
+        }
+    )
+
+
+def test_a_roll_back_says_what_it_removed_and_what_stays() -> None:
+    report = summary.roll_back_report(rolled_back(), COMMON)
+    assert report.verdict is Verdict.OK
+    assert report.reasons == ["85 items removed; 5 stay, because others have written them or they are tombstones"]
+    assert section(report, "Chunks").rows[0] == ["all", None, 85, 5, None, None]
+    assert "85" in reports.render_html(report)
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict", "reason"),
+    [
+        pytest.param({"error": "gone"}, Verdict.FAILED, "gone", id="error"),
+        pytest.param({"plan": None}, Verdict.FAILED, "no plan", id="no-plan"),
+        pytest.param({"findings": (Check(),)}, Verdict.REFUSED, "binlog_format", id="refused"),
+        pytest.param({"counts": {"rolled_back": 1, "done": 1}}, Verdict.FAILED, "1 of 2 chunks", id="unfinished"),
+        pytest.param({"counts": {}}, Verdict.FAILED, "0 of 2 chunks", id="not-counted"),
+        pytest.param(
+            {"plan": replace(PLAN, state="abandoned")}, Verdict.FAILED, "the plan is abandoned", id="not-closed"
+        ),
+        pytest.param({"kept_by": {"newer": 1}}, Verdict.WARNING, "1 items stay though", id="changed-in-the-store"),
+    ],
+)
+def test_a_roll_back_is_fail_closed(more: dict[str, Any], verdict: Verdict, reason: str) -> None:
+    found, reasons = summary.judge_roll_back(rolled_back(**more))
+    assert found is verdict
+    assert reason in reasons[0]
+    assert summary.judge_roll_back(rolled_back(), dry_run=True)[0] is Verdict.DRY_RUN
+
+
+QUIET = summary.Application("app", NOW, NOW - timedelta(days=8), reads=1000)
+
+
+@pytest.mark.parametrize(
+    ("plan", "closed_by", "applications", "reason"),
+    [
+        pytest.param(PLAN, ["the stream lags"], [QUIET], "the stream lags", id="said"),
+        pytest.param(PLAN, [], [], "application app has reported nothing", id="nobody"),
+        pytest.param(PLAN, [], [replace(QUIET, heard_at=None)], "has reported nothing", id="never-heard"),
+        pytest.param(PLAN, [], [replace(QUIET, fallback_hits=1)], "1 fall-back hit", id="hit"),
+        pytest.param(PLAN, [], [replace(QUIET, holes=2)], "2 holes in its reports", id="holes"),
+        pytest.param(None, [], [QUIET], "the plan is not there", id="no-plan"),
+        pytest.param(replace(PLAN, state="copied"), [], [QUIET], "the plan is copied", id="not-verified"),
+    ],
+)
+def test_the_gate_is_closed_by_anything(plan: Any, closed_by: list[str], applications: Any, reason: str) -> None:
+    report = summary.gate_report(spec(), plan, closed_by, applications, COMMON)
+    assert report.verdict is Verdict.REFUSED
+    assert any(reason in told for told in report.reasons)
+    assert report.figures[0].value == "closed"
+
+
+def test_the_gate_opens_when_every_application_was_quiet() -> None:
+    report = summary.gate_report(spec(), PLAN, [], [QUIET], COMMON)
+    assert report.verdict is Verdict.OK
+    assert report.figures[0].value == "open"
+    assert "falls_back=False" in reports.render_html(report)

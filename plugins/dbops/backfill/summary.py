@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, get_args
 
 from dbops import reports
@@ -149,6 +150,8 @@ class Standing:
     samples: tuple[Sample, ...] = ()
     events: tuple[Event, ...] = ()
     """Oldest first."""
+    kept_by: Mapping[str, int] = field(default_factory=dict)
+    """Of a roll-back: why items stay (`roll_back.RolledBack`)."""
     error: str = ""
     """Why the run could not do its work."""
 
@@ -724,6 +727,166 @@ def _spec(of: Standing) -> reports.Section:
     document = of.spec.model_dump(mode="json", exclude_unset=True)
     body = _masked(str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True)))
     return reports.Code(title="The spec as it ran", language="yaml", body=body)
+
+
+# Roll-back -----------------------------------------------------------------------------------------------------------
+
+
+def judge_roll_back(of: Standing, *, dry_run: bool = False) -> tuple[Verdict, list[str]]:
+    """The verdict on a roll-back, and its reasons, never none. OK: every chunk is rolled back, and no item of the plan is left."""
+    if of.error:
+        return Verdict.FAILED, [_masked(of.error)]
+    if of.plan is None:
+        return Verdict.FAILED, ["there is no plan to roll back"]
+    if against := [f"refused: {one.id}: {one.text}; {one.fix}" for one in of.refusals]:
+        return Verdict.REFUSED, _masked_all(against)
+    if dry_run:
+        return Verdict.DRY_RUN, [
+            f"dry run: at most {of.tally.written:,} items bear the stamp {of.plan.stamp}; those that are unchanged would be removed"
+        ]
+    back, chunks = of.counts.get("rolled_back", 0), of.plan.chunks
+    if back != chunks or sum(of.counts.values()) != chunks:
+        return Verdict.FAILED, [
+            f"{back:,} of {chunks:,} chunks are rolled back; run action roll_back again, which goes on"
+        ]
+    if of.plan.state != "rolled_back":
+        return Verdict.FAILED, [
+            f"every chunk is rolled back, but the plan is {of.plan.state}: the run did not close it"
+        ]
+    removed, kept = _removed(of)
+    told = f"{removed:,} items removed; {kept:,} stay, because others have written them or they are tombstones"
+    if changed := sum(number for why, number in of.kept_by.items() if why in _CHANGED):
+        return Verdict.WARNING, [
+            f"{changed:,} items stay though they bear the stamp: the store has changes that MySQL has not",
+            told,
+        ]
+    return Verdict.OK, [told]
+
+
+_CHANGED = frozenset({"newer", "overtaken"})
+
+
+def _removed(of: Standing) -> tuple[int, int]:
+    return sum(one.removed for one in of.chunks), sum(one.kept for one in of.chunks)
+
+
+def roll_back_report(of: Standing, common: Mapping[str, Any], *, dry_run: bool = False) -> reports.Report:
+    """The report of a roll-back.
+
+    Args:
+        of: what the run knows; `kept_by` says why items stay
+        common: dag_id, run_id, parameters, versions and provenance
+        dry_run: nothing was to be removed
+    """
+    verdict, reasons = judge_roll_back(of, dry_run=dry_run)
+    removed, kept = _removed(of)
+    figures = [
+        reports.Figure(label="Removed", value=f"{removed:,}", note=f"of {of.tally.written:,} that the plan wrote"),
+        reports.Figure(
+            label="Stay", value=f"{kept:,}", note="written by others since, tombstones, changed in the store"
+        ),
+        reports.Figure(
+            label="Chunks",
+            value=f"{of.counts.get('rolled_back', 0):,}",
+            note=f"of {of.plan.chunks if of.plan else 0:,}",
+        ),
+    ]
+    why = [[name, number] for name, number in sorted(of.kept_by.items())]
+    ordered = sorted(of.chunks, key=lambda one: (one.state == "rolled_back", not one.error, one.number))[:MAX_ROWS]
+    rows: list[list[Any]] = [["all", None, removed, kept, None, None]]
+    rows += [
+        [one.number, one.state, one.removed, one.kept, one.attempt, without_values(one.error) or None]
+        for one in ordered
+    ]
+    sections: list[reports.Section] = [
+        *([_table("Why items stay", ["reason", "items"], why)] if why else []),
+        _table(
+            "Chunks, those that are not rolled back first", ["chunk", "state", "removed", "stay", "attempts", "last error"], rows,
+            file="chunks", shown=SHOWN, note=_left_out(len(ordered), len(of.chunks), "chunk", "backfill_chunk"),
+        ),
+        *(_checks(of) if of.findings else []), *_plan(of), *_events(of), _spec(of),
+    ]  # fmt: skip
+    return reports.Report(
+        title=f"Roll-back of backfill {of.spec.name}{' (dry run)' if dry_run else ''}", spec=of.spec.name, verdict=verdict,
+        reasons=_bounded(reasons), figures=figures, sections=sections, **common,
+    )  # fmt: skip
+
+
+# Gate ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Application:
+    """What one application has reported of its reads."""
+
+    name: str
+    heard_at: datetime | None
+    """Newest report; None: never."""
+    quiet_since: datetime | None
+    """From when on its reports are whole and without a fall-back hit; None: they are not."""
+    reads: int = 0
+    fallback_hits: int = 0
+    """In the time that counts."""
+    holes: int = 0
+    """Stretches of that time that no report covers."""
+
+
+def gate_report(
+    spec: BackfillSpec,
+    plan: Plan | None,
+    closed_by: Sequence[str],
+    applications: Sequence[Application],
+    common: Mapping[str, Any],
+) -> reports.Report:
+    """Whether reads may leave MySQL. It is open only when nothing closes it and every declared application has reported.
+
+    Args:
+        spec: its applications and quiet days
+        plan: the newest of the spec
+        closed_by: why it is closed, as the gate has decided
+        applications: what each has reported
+        common: dag_id, run_id, parameters, versions and provenance
+    """
+    told = {one.name: one for one in applications}
+    reasons = list(closed_by)
+    reasons += [
+        f"application {name} has reported nothing"
+        for name in spec.live.applications
+        if name not in told or told[name].heard_at is None
+    ]
+    reasons += [
+        f"application {one.name}: {_count(one.fallback_hits, 'fall-back hit')}"
+        for one in applications
+        if one.fallback_hits
+    ]
+    reasons += [
+        f"application {one.name}: {_count(one.holes, 'hole')} in its reports, and silence proves nothing"
+        for one in applications
+        if one.holes
+    ]
+    if plan is None or plan.state != "verified":
+        reasons.append(f"the plan is {plan.state if plan else 'not there'}, not verified")
+    reasons = _masked_all(dict.fromkeys(reasons))
+    days = spec.gate.quiet_days
+    rows = [[one.name, one.heard_at, one.quiet_since, one.reads, one.fallback_hits, one.holes] for one in applications]
+    columns = ["application", "last heard, UTC", "quiet since, UTC", "reads", "fall-back hits", "holes"]
+    return reports.Report(
+        title=f"Gate of backfill {spec.name}", spec=spec.name, verdict=Verdict.REFUSED if reasons else Verdict.OK,
+        reasons=_bounded(reasons) or [f"open: no read fell back to MySQL for {days} days, in {_count(len(rows), 'application')}"],
+        figures=[
+            reports.Figure(label="Gate", value="closed" if reasons else "open", note=f"{days} quiet days are needed"),
+            reports.Figure(label="Plan", value=plan.state if plan else "none", note=plan.plan_id if plan else ""),
+        ],
+        sections=[
+            _table("Applications", columns, rows),
+            reports.Text(
+                title="What comes after an open gate",
+                body="Set falls_back=False in every application. End the writes to MySQL, wait until the change stream has delivered "
+                "everything, and only then write the store first. Tombstones may expire from then on.",
+            ),
+        ],
+        **common,
+    )  # fmt: skip
 
 
 # Alerts --------------------------------------------------------------------------------------------------------------
