@@ -34,6 +34,10 @@ help: ## List the targets
 demo: lab-up ## Set up, start the lab and run the DAGs once against it; the lab stays up
 	$(BIN)/python -m lab demo
 
+.PHONY: demo-migration
+demo-migration: lab-up ## Move two tables into DynamoDB under traffic that never stops, with killed workers; fails if anything is lost
+	$(BIN)/python -m lab migration
+
 .PHONY: test
 test: setup lint ## Set up, lint and run every test; starts the lab and stops it again if it was not up (TEST_WORKERS=1: one after the other)
 	LABS=$(TEST_WORKERS) tools/with-lab $(BIN)/python $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)

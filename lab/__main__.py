@@ -35,6 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser(
         "demo", help="seed a million cold rows, archive them with airflow dags test, show what was proved"
     )
+    move = commands.add_parser(
+        "migration", help="move two tables into DynamoDB under traffic that never stops, and judge the end"
+    )
+    move.add_argument(
+        "--unconditional", action="store_true", help="with what must not be done: the oracle has to find it"
+    )
     arguments = parser.parse_args(argv)
     try:
         return run(arguments)
@@ -81,6 +87,10 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: C901 - a command a case
             from lab import demo
 
             demo.run()
+        case "migration":
+            from lab.migration import demo as moving
+
+            moving.run(arm="unconditional" if arguments.unconditional else "conditional")
         case "report":
             from lab import aws
 

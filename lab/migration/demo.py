@@ -1,0 +1,175 @@
+"""`make demo-migration`: the whole move before the eyes of a DBA, in about a minute, and what the oracle says of it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lab import config
+from lab.config import LabError
+from lab.migration import oracle
+from lab.migration.move import Copied, Move
+from lab.migration.oracle import Finding, Verdict
+from lab.migration.scene import SUBJECTS
+from lab.migration.sides import DynamoSide
+from lab.migration.worker import Arm
+
+ROWS = {"rides": 6000, "payments": 3000}
+GATE_S = 5.0
+"""Stands for the days in which no read may fall back."""
+SHOWN = 10
+
+
+@dataclass
+class Result:
+    """What there is to print."""
+
+    arm: Arm
+    copied: list[Copied] = field(default_factory=list)
+    after_copy: dict[str, Verdict] = field(default_factory=dict)
+    at_end: dict[str, Verdict] = field(default_factory=dict)
+    operations: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    fall_backs: tuple[int, int] = (0, 0)
+    """Until the gate, and while it was watched."""
+
+    @property
+    def findings(self) -> list[Finding]:
+        found = [
+            each
+            for verdicts in (self.after_copy, self.at_end)
+            for verdict in verdicts.values()
+            for each in verdict.findings
+        ]
+        found += [Finding("wrong answer", text) for text in self.wrong]
+        if self.repaired["never"]:
+            found.append(Finding("lost", f"{self.repaired['never']} dual writes never arrived"))
+        return found
+
+
+def run(rows: dict[str, int] | None = None, arm: Arm = "conditional") -> Result:
+    """Make the move and print what came of it.
+
+    Raises:
+        LabError: the oracle found something, or a step did not come to its end
+    """
+    began = time.monotonic()
+    schema = f"move_{uuid.uuid4().hex[:8]}"
+    move = Move(schema, DynamoSide(schema), config.home() / "move" / schema, rows or ROWS)
+
+    def told(text: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
+
+    result = Result(arm)
+    try:
+        _make(move, result, told)
+    finally:
+        move.end()
+    show(result)
+    told("done")
+    if found := result.findings:
+        raise LabError(f"the oracle found {len(found)} faults; they are above")
+    return result
+
+
+def _make(move: Move, result: Result, told: Callable[[str], None]) -> None:
+    move.begin()
+    told(f"{sum(move.rows.values()):,} old rows; change stream and dual writes are live, reads fall back to MySQL")
+    move.work(150)
+    for subject in SUBJECTS:
+        copied = move.copy(subject, result.arm, kills=2)
+        result.copied.append(copied)
+        told(
+            f"{subject.name}: {copied.tally.read:,} rows copied in {copied.seconds:.1f} s, worker killed {copied.kills} times"
+        )
+    _judge(move, result.after_copy)
+    told("writes held for a moment: MySQL and the store compared")
+    if result.arm == "unconditional":
+        move.traffic.resume()
+        _collect(move, result)
+        return
+    before, move.traffic.lose = move.fall_backs(), 0.0
+    move.traffic.resume()
+    end = time.monotonic() + GATE_S
+    while time.monotonic() < end:
+        move.work(20)
+    result.fall_backs = before, move.fall_backs() - before
+    if result.fall_backs[1]:
+        raise LabError(
+            f"{result.fall_backs[1]} reads fell back although everything is copied: reads must not be switched"
+        )
+    move.switch_reads()
+    told(f"no read fell back in {GATE_S:.0f} s: reads switched to the store, MySQL is still written first")
+    move.traffic.lose = 0.05
+    move.work(300)
+    move.traffic.pause()
+    move.drain()
+    move.traffic.phase = "store first"
+    told("MySQL takes no writes any more, the stream is drained: the store is written first")
+    move.traffic.resume()
+    move.work(400)
+    _judge(move, result.at_end, is_store_first=True)
+    _collect(move, result)
+
+
+def _judge(move: Move, verdicts: dict[str, Verdict], *, is_store_first: bool = False) -> None:
+    move.traffic.pause()
+    if not is_store_first:
+        move.drain()
+    for subject in SUBJECTS:
+        truth = move.traffic.record.truth[subject.name] if is_store_first else None
+        verdicts[subject.name] = move.judge(subject, truth)
+
+
+def _collect(move: Move, result: Result) -> None:
+    result.operations = move.traffic.record.counts
+    result.wrong = move.traffic.record.wrong
+    result.repaired = move.repaired()
+
+
+def show(result: Result) -> None:
+    """A table that a DBA understands."""
+    names = [each.name for each in SUBJECTS]
+    copied = {each.subject: each for each in result.copied}
+    last = result.at_end or result.after_copy
+
+    def line(text: str, values: list[object]) -> None:
+        print(
+            f"  {text:<58}" + "".join(f"{value:>12,}" if isinstance(value, int) else f"{value:>12}" for value in values)
+        )
+
+    print()
+    line("", list(names))
+    line("rows copied", [copied[name].tally.read for name in names])
+    line("items in the store at the end, with tombstones", [last[name].items for name in names])
+    line("  of them tombstones", [last[name].tombstones for name in names])
+    line("pages copied", [copied[name].chunks for name in names])
+    line("kill -9 of the worker survived", [copied[name].kills for name in names])
+    line("newer items that a write without condition destroys", [copied[name].tally.newer for name in names])
+    line("deleted rows that a write without condition resurrects", [copied[name].tally.tombstones for name in names])
+    for each in oracle.CLASSES:
+        if each != "equal":
+            line(f"differences: {each}", [last[name].classes[each] for name in names])
+    line("states of items looked at, each newer than the one before", [last[name].states for name in names])
+    counts = result.operations
+    writes = sum(counts[name] for name in ("insert", "update", "delete"))
+    print(f"\n  {writes:,} writes to MySQL first, {sum(v for k, v in counts.items() if k.startswith('read_')):,} reads, "
+          f"{counts['crossing']} dual writes that came late and were refused")  # fmt: skip
+    print(f"  {counts['lost']} dual writes lost: repaired by the stream {result.repaired['by the stream']}, by the backfill "
+          f"{result.repaired['by the backfill']}, overtaken by a newer write {result.repaired['overtaken']}, "
+          f"never {result.repaired['never']}")  # fmt: skip
+    print(
+        f"  {result.fall_backs[0]:,} reads fell back to MySQL before the gate, {result.fall_backs[1]} while it was watched"
+    )
+    stored = sum(counts[f"store_{name}"] for name in ("create", "update", "delete"))
+    print(f"  {stored:,} writes and {counts['store_read']:,} reads with the store first, {len(result.wrong)} wrong")
+    print(f"  the oracle: {len(result.findings)} faults")
+    for finding in result.findings[:SHOWN]:
+        print(f"    {finding}")
+    if len(result.findings) > SHOWN:
+        print(f"    and {len(result.findings) - SHOWN} more")
+    print()

@@ -1,0 +1,289 @@
+"""The move, step by step, as `docs/keyvalue.md` orders it."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dbops.backfill.records import Tally
+from dbops.keyvalue.items import canonical
+from lab import config
+from lab.config import LabError
+from lab.migration import oracle, scene, worker
+from lab.migration.oracle import Verdict
+from lab.migration.scene import SUBJECTS, Key, Subject
+from lab.migration.sides import Side
+from lab.migration.stream import Stream, position, until
+from lab.migration.traffic import Application, Keys, Session, Traffic, make_view
+from lab.migration.worker import Arm
+
+VICTIMS = 3
+"""Rows that are changed, and as many that are deleted, between the worker's reading and its writing."""
+WORKER_S = 120
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What the backfill of one table came to."""
+
+    subject: str
+    tally: Tally
+    chunks: int
+    kills: int
+    seconds: float
+
+
+@dataclass
+class Move:
+    """One move of both tables into one store.
+
+    Args:
+        schema: of the source; made here
+        side: the store
+        folder: for files of the processes
+        rows: first rows by table
+        seed: of the traffic
+    """
+
+    schema: str
+    side: Side
+    folder: Path
+    rows: Mapping[str, int]
+    seed: int = 7
+    stream: Stream = field(init=False)
+    applications: dict[str, Application] = field(init=False, default_factory=dict)
+    traffic: Traffic = field(init=False)
+
+    def begin(self) -> None:
+        """Old rows are there; then the change stream; then dual writes with reads that fall back."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        scene.build(self.schema, self.rows, self.seed)
+        self.side.make()
+        self.stream = Stream(self.schema, self.folder, self.side.consumer())
+        self.stream.start(position())
+        for subject in SUBJECTS:
+            view = make_view(self.schema, subject, self.side.template(subject))
+            self.applications[subject.name] = Application(
+                self.schema, subject, view, self.side.store(subject, view), Keys(subject, self.rows[subject.name])
+            )
+        self.marker = scene.PAYMENTS.key(0)
+        assert self.applications["payments"].keys.reserve(self.marker)
+        self.traffic = Traffic(list(self.applications.values()), self.seed)
+        self.traffic.start()
+
+    def end(self) -> None:
+        """End and remove everything."""
+        if hasattr(self, "traffic"):
+            self.traffic.stop()
+        if hasattr(self, "stream"):
+            self.stream.stop()
+        self.side.remove()
+        scene.drop(self.schema)
+
+    def work(self, operations: int, seconds: float = 60) -> None:
+        """Let the traffic go on for so many operations."""
+        begin = self.traffic.operations()
+        until(
+            lambda: self.traffic.operations() >= begin + operations,
+            "the traffic stands still",
+            seconds,
+            self.traffic.check,
+        )
+
+    # the change stream
+
+    def drain(self) -> None:
+        """Wait until the store has everything that MySQL had committed. A row that nobody writes to the store tells it."""
+        session = Session(self.applications["payments"])
+        try:
+            version = session.write("update", self.marker, {"currency": "NOK"}).version
+            session.connection.commit()
+        finally:
+            session.connection.close()
+        application = self.applications["payments"]
+        key = application.view.key(dict(zip(scene.PAYMENTS.key_columns, self.marker, strict=True)))
+
+        def is_there() -> bool:
+            item = application.store.get(key)
+            return item is not None and item["_v"] == {"N": str(version)}
+
+        self.stream.drain(is_there)
+        if lost := self.stream.lost():
+            raise LabError(f"the change stream gave up {lost} records: see {self.folder}/function.log")
+
+    # the backfill
+
+    def copy(self, subject: Subject, arm: Arm = "conditional", *, kills: int = 0) -> Copied:
+        """Backfill a table while the traffic goes on.
+
+        Once, between the worker's reading of a page and its writing, rows of that page are changed and deleted, and the stream is
+        drained: what it writes then is old, every time. Its worker is killed after a page was read, and after one was written but before
+        the checkpoint.
+
+        Args:
+            subject: the table
+            arm: ``unconditional`` for what must not be done
+            kills: 0 to 2
+        """
+        begin, done = time.monotonic(), 0
+        for stop in ("read:2", "written:2")[:kills]:
+            with self._worker(subject, arm, [stop]) as running:
+                running.said(stop)
+                running.process.kill()
+                done += 1
+        with self._worker(subject, arm, ["read:1"]) as running:
+            self.overtake(subject, running.said("read:1")["keys"])
+            running.go_on()
+            told = running.said("done")["done"]
+        return Copied(subject.name, worker.tally_of(told), told["chunks"], done, time.monotonic() - begin)
+
+    def overtake(self, subject: Subject, keys: list[str]) -> None:
+        """Change and delete rows of a page that has been read but not written; the stream has all of that when this returns."""
+        application, found = self.applications[subject.name], self._taken(subject, keys)
+        if len(found) < 2 * VICTIMS:
+            raise LabError(f"{subject.name}: a page of {len(keys)} rows has {len(found)} that the traffic does not use")
+        session = Session(application)
+        try:
+            repository, one = application.repository(session.load), random.Random(self.seed)
+            for key in found[:VICTIMS]:
+                values = subject.values(one)
+                repository.save(lambda key=key, values=values: session.write("update", key, values))  # type: ignore[misc]
+            for key in found[VICTIMS:]:
+                repository.remove(lambda key=key: session.delete(key))  # type: ignore[misc]
+        finally:
+            session.connection.close()
+        self.drain()
+
+    def _taken(self, subject: Subject, keys: list[str]) -> list[Key]:
+        application, wanted = self.applications[subject.name], set(keys)
+        found: list[Key] = []
+        for number in range(application.keys.made):
+            key = subject.key(number)
+            if len(found) == 2 * VICTIMS:
+                break
+            row = dict(zip(subject.key_columns, key, strict=True))
+            if canonical(application.view.key(row)) in wanted and application.keys.reserve(key):
+                found.append(key)
+        return found
+
+    @contextmanager
+    def _worker(self, subject: Subject, arm: Arm, stops: list[str]) -> Iterator[Running]:
+        job = self.folder / f"worker-{subject.name}.json"
+        job.write_text(json.dumps({
+            "schema": self.schema, "subject": subject.name, "arm": arm, "stops": stops, "key": getattr(self.side, "key", ""),
+            "table": getattr(self.side, "tables", {}).get(subject.name, ""),
+            "checkpoint": str(self.folder / f"checkpoint-{subject.name}.json"),
+        }))  # fmt: skip
+        running = Running(job, self.folder / f"worker-{subject.name}.log")
+        try:
+            yield running
+        finally:
+            running.end()
+
+    # the gate and the switches
+
+    def fall_backs(self) -> int:
+        """Reads that MySQL had to answer, over all applications."""
+        return sum(each.counters.snapshot()["fallback_hits"] for each in self.applications.values())
+
+    def switch_reads(self) -> None:
+        """MySQL is not asked any more."""
+        for application in self.applications.values():
+            application.falls_back = False
+
+    # the verdict
+
+    def judge(self, subject: Subject, truth: Mapping[Key, Any] | None = None) -> Verdict:
+        """What the oracle says; nothing may be under way.
+
+        Args:
+            subject: the table
+            truth: rows that were written to the store only, None for deleted ones
+        """
+        template = self.side.template(subject)
+        kinds = {name: kind for name, kind in subject.columns.items() if name not in template}
+        expected: dict[str, tuple[oracle.Item, int | None]] = {}
+        for row in oracle.rows(self.schema, subject.name, subject.columns, config.port("mysql57")):
+            expected[oracle.key_of(template, row)] = oracle.item_of(row, kinds), int(row[scene.VERSION])
+        for key, row in (truth or {}).items():
+            name = oracle.key_of(template, dict(zip(subject.key_columns, key, strict=True)))
+            if row is None:
+                expected.pop(name, None)
+            else:
+                expected[name] = oracle.item_of(row, kinds), None
+        return oracle.judge(expected, self.side.items(subject), self.side.history(subject), template)
+
+    def repaired(self) -> Counter[str]:
+        """Lost dual writes: how they came to the store all the same, and those that did not."""
+        found: Counter[str] = Counter()
+        for subject in SUBJECTS:
+            items = self.side.items(subject)
+            states = {
+                (key, new["_v"]["N"]): "_bf" in new for key, _, new in self.side.history(subject) if new and "_v" in new
+            }
+            for lost in self.traffic.record.lost:
+                if lost.subject != subject.name:
+                    continue
+                row = dict(zip(subject.key_columns, lost.key, strict=True))
+                key = oracle.key_of(self.side.template(subject), row)
+                there = items.get(key)
+                if (by_backfill := states.get((key, str(lost.version)))) is not None:
+                    found["by the backfill" if by_backfill else "by the stream"] += 1
+                elif there is not None and int(there["_v"]["N"]) >= lost.version:
+                    found["overtaken"] += 1
+                else:
+                    found["never"] += 1
+        return found
+
+
+class Running:
+    """A worker's process."""
+
+    def __init__(self, job: Path, log: Path) -> None:
+        self.log = log
+        with log.open("ab") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lab.migration.worker", str(job)], cwd=config.ROOT, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=err, text=True,
+            )  # fmt: skip
+
+    def said(self, what: str) -> dict[str, Any]:
+        """Wait until it is at a step, or done.
+
+        Raises:
+            LabError: it ended before
+        """
+        assert self.process.stdout is not None
+        timer = threading.Timer(WORKER_S, self.process.kill)
+        timer.start()
+        try:
+            for line in self.process.stdout:
+                told: dict[str, Any] = json.loads(line)
+                if told.get("at") == what or what in told:
+                    return told
+        finally:
+            timer.cancel()
+        raise LabError(f"the worker ended before it was at {what}:\n{self.log.read_text()[-2000:]}")
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
