@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from dbops.keyvalue.rules import Names
-from dbops.keyvalue.stores import DynamoStore, Store
+from dbops.keyvalue.stores import DynamoStore, RedisStore, Store
 from dbops.keyvalue.views import View
-from lab import dynamodb
-from lab.migration import oracle, scene, stream
+from lab import config, dynamodb
+from lab.config import HOST
+from lab.migration import oracle, replica, scene, stream
+from lab.migration.replica import Replica
 from lab.migration.scene import SUBJECTS, Subject
 from lab.migration.stream import Consumer
 
@@ -90,3 +92,64 @@ class DynamoSide:
 
     def _table(self, subject: Subject) -> oracle.DynamoTable:
         return oracle.DynamoTable(self.tables[subject.name], subject.template, self.key)
+
+
+class RedisSide:
+    """Keys of Redis with a prefix of their own, each a hash.
+
+    Args:
+        schema: of the source; the prefix begins with it
+        consumer: of the change stream
+    """
+
+    name = "redis"
+
+    def __init__(self, schema: str, consumer: Callable[[RedisSide], Consumer]) -> None:
+        import redis
+
+        self.schema, self._consumer = schema, consumer
+        self.client = redis.Redis(HOST, config.port("redis"))
+        self.replica: Replica | None = None
+
+    def prefix(self, subject: Subject) -> str:
+        """Of a table's keys."""
+        return f"{self.schema}:{subject.name}:"
+
+    def make(self) -> None:
+        self.replica = Replica(HOST, config.port("redis"), f"{self.schema}:")
+
+    def remove(self) -> None:
+        if self.replica is not None:
+            self.replica.close()
+        for key in list(self.client.scan_iter(f"{self.schema}:*", 1000)):
+            self.client.unlink(key)
+        self.client.close()
+
+    def template(self, subject: Subject) -> Mapping[str, str]:
+        return {"key": subject.redis}
+
+    def target(self, subject: Subject) -> dict[str, Any]:
+        return {"kind": "redis", "prefix": self.prefix(subject), "layout": "hash", "key": subject.redis}
+
+    def store(self, subject: Subject, view: View) -> Store:
+        return RedisStore(self.client, view, self.prefix(subject))
+
+    def consumer(self) -> Consumer:
+        return self._consumer(self)
+
+    def items(self, subject: Subject) -> dict[str, oracle.Item]:
+        found = replica.scan(HOST, config.port("redis"), self.prefix(subject))
+        return {self._key(subject, key): replica.item_of(each, subject.columns) for key, each in found.items()}
+
+    def history(self, subject: Subject) -> list[tuple[str, oracle.Item | None, oracle.Item | None]]:
+        assert self.replica is not None
+        self.replica.settle()
+        prefix, kinds = self.prefix(subject).encode(), subject.columns
+        return [
+            (self._key(subject, key), *(None if each is None else replica.item_of(each, kinds) for each in (old, new)))
+            for key, old, new in list(self.replica.changes)
+            if key.startswith(prefix)
+        ]  # type: ignore[misc]
+
+    def _key(self, subject: Subject, key: bytes) -> str:
+        return key.decode().removeprefix(self.prefix(subject))

@@ -15,6 +15,7 @@ from typing import Any
 
 from lab import aws, config, lambda_runner, mysql
 from lab.config import HOST, MYSQL_PASSWORD, LabError
+from lab.migration.scene import SUBJECTS
 
 ROLE = f"arn:aws:iam::{config.AWS_ACCOUNT}:role/dms"
 DMS_USER = "dms_move"
@@ -117,13 +118,16 @@ class Stream:
         return bool(found["Status"] == "successful")
 
     def _run(self, instance: str, source: str, target: str, position: str) -> None:
-        where = {"schema-name": self.schema, "table-name": "%"}
-        rules = [
-            {"rule-type": "selection", "rule-action": "include", "object-locator": where},
+        places = [{"schema-name": self.schema, "table-name": each.name} for each in SUBJECTS]
+        rules: list[dict[str, Any]] = [
+            {"rule-type": "selection", "rule-action": "include", "object-locator": place} for place in places
+        ]
+        rules += [
             {
-                "rule-type": "object-mapping", "rule-action": "map-record-to-record", "object-locator": where,
+                "rule-type": "object-mapping", "rule-action": "map-record-to-record", "object-locator": place,
                 "mapping-parameters": {"partition-key-type": "primary-key"},
-            },
+            }
+            for place in places
         ]  # fmt: skip
         numbered = [{"rule-id": str(n), "rule-name": str(n), **rule} for n, rule in enumerate(rules, 1)]
         settings = {

@@ -25,7 +25,7 @@ from dbops.sql import ident
 from lab import mysql
 from lab.migration.scene import DRAW, VERSION, Key, Row, Subject, connect
 
-PAUSE_S = 0.01
+PAUSE_S = 0.02
 """Of a worker between two operations: what is being tested shares the machine with it."""
 KEY_PICKS = 20
 Phase = Literal["mysql first", "store first", "reads only"]

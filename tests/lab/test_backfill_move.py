@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from dbops.keyvalue import rules
+from lab.migration import oracle, scene
 from lab.migration.move import VICTIMS, Move
-from lab.migration.scene import SUBJECTS
-from lab.migration.sides import DynamoSide
+from lab.migration.scene import RIDES, SUBJECTS
+from lab.migration.sides import DynamoSide, RedisSide
+from lab.migration.stream import Consumer
+from lab.migration.traffic import Application, Keys, Session, make_view
 from lab.migration.worker import Arm
 
 pytestmark = pytest.mark.lab
@@ -57,3 +62,48 @@ def test_writes_without_condition_fail_before_the_oracle_where_conditional_ones_
     what = Counter(each.what for each in destroyed.findings)
     assert what["older over newer"] >= VICTIMS <= what["source_newer"]
     assert what["resurrected"] >= VICTIMS <= what["extra"]
+
+
+def test_the_oracle_knows_every_state_that_a_key_of_redis_had(tmp_path: Path) -> None:
+    schema = f"move_{uuid.uuid4().hex[:8]}"
+    side = RedisSide(schema, lambda _: Consumer(tmp_path, "", {}))
+    scene.build(schema, {"rides": 3, "payments": 0}, seed=1)
+    try:
+        side.make()
+        rides = Application(
+            schema,
+            RIDES,
+            view := make_view(schema, RIDES, side.template(RIDES)),
+            side.store(RIDES, view),
+            Keys(RIDES, 3),
+        )
+        session = Session(rides)
+        repository = rides.repository(session.load)
+        old = session.load(dict(zip(RIDES.key_columns, RIDES.key(0), strict=True)))
+        assert old is not None
+        for number in range(3):
+            repository.read(dict(zip(RIDES.key_columns, RIDES.key(number), strict=True)))
+        assert judge(schema, side) == ()
+        repository.save(lambda: session.write("update", RIDES.key(0), RIDES.values(random.Random(1))))
+        repository.remove(lambda: session.delete(RIDES.key(1)))
+        assert judge(schema, side) == ()
+        late = view.write(old)
+        key = side.store(RIDES, view).key(late.key)
+        side.client.hset(key, mapping={"_v": rules.token(late.version)})
+        side.client.hdel(side.prefix(RIDES) + key_of(side.template(RIDES), RIDES, 1), "_deleted")
+        side.client.delete(side.prefix(RIDES) + key_of(side.template(RIDES), RIDES, 2))
+        what = {each.what for each in judge(schema, side)}
+        assert what == {"older over newer", "source_newer", "resurrected", "extra", "removed", "missing"}
+        session.connection.close()
+    finally:
+        side.remove()
+        scene.drop(schema)
+
+
+def key_of(template: Mapping[str, str], subject: scene.Subject, number: int) -> str:
+    return oracle.key_of(template, dict(zip(subject.key_columns, subject.key(number), strict=True)))
+
+
+def judge(schema: str, side: RedisSide) -> tuple[oracle.Finding, ...]:
+    move = Move(schema, side, Path(), {})
+    return move.judge(RIDES).findings
