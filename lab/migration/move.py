@@ -11,7 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ class Move:
     folder: Path
     rows: Mapping[str, int]
     seed: int = 7
+    since: datetime = field(init=False)
+    first: dict[str, dict[tuple[str, int], oracle.Item]] = field(init=False, repr=False)
+    """Rows from before the dual writes, by key and version."""
     stream: Stream = field(init=False)
     applications: dict[str, Application] = field(init=False, default_factory=dict)
     traffic: Traffic = field(init=False)
@@ -68,6 +72,7 @@ class Move:
         """Old rows are there; then the change stream; then dual writes with reads that fall back."""
         self.folder.mkdir(parents=True, exist_ok=True)
         scene.build(self.schema, self.rows, self.seed)
+        self.first = {each.name: {(key, version): item for key, item, version in self._rows(each)} for each in SUBJECTS}
         self.side.make()
         self.stream = Stream(self.schema, self.folder, self.side.consumer())
         self.stream.start(position())
@@ -80,6 +85,7 @@ class Move:
         assert self.applications["payments"].keys.reserve(self.marker)
         self.traffic = Traffic(list(self.applications.values()), self.seed)
         self.traffic.start()
+        self.since = datetime.now(UTC)
 
     def end(self) -> None:
         """End and remove everything."""
@@ -104,7 +110,7 @@ class Move:
 
     def drain(self) -> None:
         """Wait until the store has everything that MySQL had committed. A row that nobody writes to the store tells it."""
-        session = Session(self.applications["payments"])
+        session = Session(self.applications["payments"], self.traffic.record)
         try:
             version = session.write("update", self.marker, {"currency": "NOK"}).version
             session.connection.commit()
@@ -152,7 +158,7 @@ class Move:
         application, found = self.applications[subject.name], self._taken(subject, keys)
         if len(found) < 2 * VICTIMS:
             raise LabError(f"{subject.name}: a page of {len(keys)} rows has {len(found)} that the traffic does not use")
-        session = Session(application)
+        session = Session(application, self.traffic.record)
         try:
             repository, one = application.repository(session.load), random.Random(self.seed)
             for key in found[:VICTIMS]:
@@ -176,12 +182,15 @@ class Move:
                 found.append(key)
         return found
 
+    def spec(self, subject: Subject) -> dict[str, Any]:
+        """The spec of its backfill, as a DBA writes it."""
+        return scene.spec(self.schema, subject, self.side.target(subject), self.since)
+
     @contextmanager
     def _worker(self, subject: Subject, arm: Arm, stops: list[str]) -> Iterator[Running]:
         job = self.folder / f"worker-{subject.name}.json"
         job.write_text(json.dumps({
-            "schema": self.schema, "subject": subject.name, "arm": arm, "stops": stops, "key": getattr(self.side, "key", ""),
-            "table": getattr(self.side, "tables", {}).get(subject.name, ""),
+            "spec": self.spec(subject), "arm": arm, "stops": stops, "key": self.side.key,
             "checkpoint": str(self.folder / f"checkpoint-{subject.name}.json"),
         }))  # fmt: skip
         running = Running(job, self.folder / f"worker-{subject.name}.log")
@@ -212,16 +221,36 @@ class Move:
         """
         template = self.side.template(subject)
         kinds = {name: kind for name, kind in subject.columns.items() if name not in template}
-        expected: dict[str, tuple[oracle.Item, int | None]] = {}
-        for row in oracle.rows(self.schema, subject.name, subject.columns, config.port("mysql57")):
-            expected[oracle.key_of(template, row)] = oracle.item_of(row, kinds), int(row[scene.VERSION])
+        expected: dict[str, tuple[oracle.Item, int | None]] = {
+            key: (item, version) for key, item, version in self._rows(subject)
+        }
         for key, row in (truth or {}).items():
             name = oracle.key_of(template, dict(zip(subject.key_columns, key, strict=True)))
             if row is None:
                 expected.pop(name, None)
             else:
                 expected[name] = oracle.item_of(row, kinds), None
-        return oracle.judge(expected, self.side.items(subject), self.side.history(subject), template)
+        history = self.side.history(subject)
+        verdict = oracle.judge(expected, self.side.items(subject), history, template)
+        if truth is not None:
+            return verdict
+        strange = oracle.strange(history, self._states(subject, kinds), template)
+        return replace(verdict, findings=(*verdict.findings, *strange))
+
+    def _states(self, subject: Subject, kinds: oracle.Kinds) -> dict[tuple[str, int], oracle.Item]:
+        """Every state that MySQL has had."""
+        template, found = self.side.template(subject), dict(self.first[subject.name])
+        for (key, version), row in list(self.traffic.record.committed[subject.name].items()):
+            name = oracle.key_of(template, dict(zip(subject.key_columns, key, strict=True)))
+            found[name, version] = oracle.item_of(row, kinds)
+        return found
+
+    def _rows(self, subject: Subject) -> Iterator[tuple[str, oracle.Item, int]]:
+        """Rows of MySQL: key, attributes, version."""
+        template = self.side.template(subject)
+        kinds = {name: kind for name, kind in subject.columns.items() if name not in template}
+        for row in oracle.rows(self.schema, subject.name, subject.columns, config.port("mysql57")):
+            yield oracle.key_of(template, row), oracle.item_of(row, kinds), int(row[scene.VERSION])
 
     def repaired(self) -> Counter[str]:
         """Lost dual writes: how they came to the store all the same, and those that did not."""

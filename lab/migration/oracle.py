@@ -215,6 +215,29 @@ def past(history: Iterable[tuple[str, Item | None, Item | None]]) -> list[Findin
     return found
 
 
+def strange(
+    history: Iterable[tuple[str, Item | None, Item | None]],
+    states: Mapping[tuple[str, int], Item],
+    names: Iterable[str],
+) -> list[Finding]:
+    """Live items that MySQL never had: of a transaction that was rolled back, or with parts of two versions.
+
+    Args:
+        history: every change of the store
+        states: what MySQL has had, by key and version
+        names: key attributes
+    """
+    found, keys = [], {*names, *MARKS}
+    for key, _, new in history:
+        if new is None or "_deleted" in new or "N" not in new.get("_v", {}):
+            continue
+        had = states.get((key, int(new["_v"]["N"])))
+        content = {name: value for name, value in new.items() if name not in keys}
+        if had is None or canonical(content) != canonical(had):
+            found.append(Finding("never in MySQL", key, f"version {new['_v']['N']}"))
+    return found
+
+
 # --- the verdict --------------------------------------------------------------------------------------------------------
 
 

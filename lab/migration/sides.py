@@ -21,6 +21,8 @@ class Side(Protocol):
     """A store."""
 
     name: str
+    key: str
+    """Access key of the account; empty where there is none."""
 
     def make(self) -> None:
         """Make what is needed."""
@@ -102,7 +104,7 @@ class RedisSide:
         consumer: of the change stream
     """
 
-    name = "redis"
+    name, key = "redis", ""
 
     def __init__(self, schema: str, consumer: Callable[[RedisSide], Consumer]) -> None:
         import redis

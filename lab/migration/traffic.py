@@ -11,13 +11,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dbops.keyvalue import views
 from dbops.keyvalue.codec import Policy
-from dbops.keyvalue.items import canonical
+from dbops.keyvalue.items import Item, canonical
 from dbops.keyvalue.repository import Counters, Repository
+from dbops.keyvalue.rules import Change, Condition, Outcome, Version, Write
 from dbops.keyvalue.stores import Store
 from dbops.keyvalue.views import Loaded, View
 from dbops.mysql import read_table
@@ -28,6 +29,7 @@ from lab.migration.scene import DRAW, VERSION, Key, Row, Subject, connect
 PAUSE_S = 0.02
 """Of a worker between two operations: what is being tested shares the machine with it."""
 KEY_PICKS = 20
+MOVED = 10**6
 Phase = Literal["mysql first", "store first", "reads only"]
 
 
@@ -67,7 +69,7 @@ class Keys:
     """Which rows there are. A key that one worker's transaction uses is in no pool, so that no other takes it meanwhile."""
 
     def __init__(self, subject: Subject, rows: int) -> None:
-        self.subject, self.made = subject, rows
+        self.subject, self.made, self.moved = subject, rows, 0
         self.alive, self.gone = Pool(), Pool()
         for number in range(rows):
             self.alive.add(subject.key(number))
@@ -77,6 +79,12 @@ class Keys:
         with self._lock:
             self.made += 1
             return self.subject.key(self.made - 1)
+
+    def unused(self) -> int:
+        """A number that no key begins with."""
+        with self._lock:
+            self.moved += 1
+            return MOVED + self.moved
 
     def take(self, pool: Pool, one: random.Random, mine: Callable[[Key], bool] = lambda key: True) -> Key | None:
         with self._lock:
@@ -102,6 +110,27 @@ class Keys:
             pool.add(key)
 
 
+@dataclass
+class Interrupted:
+    """A store before whose next write something else happens."""
+
+    store: Store
+    meanwhile: Callable[[], object]
+    is_done: bool = False
+
+    def get(self, key: Item) -> Item | None:
+        return self.store.get(key)
+
+    def change(self, asked: Change) -> Outcome:
+        return self.store.change(asked)
+
+    def put(self, write: Write, condition: Condition = Condition.NEWER, seen: Version | None = None) -> Outcome:
+        if not self.is_done:
+            self.is_done = True
+            self.meanwhile()
+        return self.store.put(write, condition, seen)
+
+
 @dataclass(frozen=True)
 class Lost:
     """A dual write that never came: MySQL has it."""
@@ -119,6 +148,8 @@ class Record:
     lost: list[Lost] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """Answers of the store that cannot be: the truth was known."""
+    committed: dict[str, dict[tuple[Key, int], Row]] = field(default_factory=dict)
+    """Every state that MySQL has had since the start, by key and version."""
     truth: dict[str, dict[Key, Row | None]] = field(default_factory=dict)
     """Store first: rows as they were acknowledged, None for deleted ones; each row has one worker then."""
     failure: BaseException | None = None
@@ -149,8 +180,9 @@ class Application:
 class Session:
     """A worker's connection to MySQL, and what it does there."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, record: Record | None = None) -> None:
         self.application, self.subject = application, application.subject
+        self.committed = record.committed[self.subject.name] if record else {}
         self.connection = connect(application.schema, application.server)
         expressions = [codec.select_sql for codec in application.view.codecs]
         where = " AND ".join(f"{ident(name)} = %s" for name in self.subject.key_columns)
@@ -180,9 +212,34 @@ class Session:
                 statement = f"UPDATE {ident(self.subject.name)} SET {sets} WHERE {self._where}"
                 done = cursor.execute(statement, [*values.values(), version, *key])
             assert done == 1, (kind, key, done)
-            found = self._load(key)
+        return self._commit(key)
+
+    def move(self, key: Key, to: Key) -> tuple[Row, Loaded]:
+        """Give a row another key: the old key's columns, and the row under the new one."""
+        with self.connection.cursor() as cursor:
+            version = self._draw(cursor)
+            sets = ", ".join(f"{ident(name)} = %s" for name in (*self.subject.key_columns, VERSION))
+            statement = f"UPDATE {ident(self.subject.name)} SET {sets} WHERE {self._where}"
+            done = cursor.execute(statement, [*to, version, *key])
+            assert done == 1, (key, to)
+        return dict(zip(self.subject.key_columns, key, strict=True)), self._commit(to)
+
+    def roll_back(self, key: Key, values: Row) -> None:
+        """Change a row and think better of it: nobody may ever see that."""
+        with self.connection.cursor() as cursor:
+            self._draw(cursor)
+            sets = ", ".join(f"{ident(name)} = %s" for name in values)
+            cursor.execute(
+                f"UPDATE {ident(self.subject.name)} SET {sets} WHERE {self._where}", [*values.values(), *key]
+            )
+        self.connection.rollback()
+
+    def _commit(self, key: Key) -> Loaded:
+        found = self._load(key)
+        assert found is not None, key
+        assert isinstance(found.version, int)
+        self.committed[key, found.version] = dict(found.row)  # before anybody can see it
         self.connection.commit()
-        assert found is not None, (kind, key)
         return found
 
     def delete(self, key: Key) -> tuple[Row, object]:
@@ -226,7 +283,8 @@ class Traffic:
     ) -> None:
         self.applications, self.workers, self.lose, self.cross = applications, workers, lose, cross
         self.phase: Phase = "mysql first"
-        self.record = Record(truth={each.subject.name: {} for each in applications})
+        names = [each.subject.name for each in applications]
+        self.record = Record(committed={name: {} for name in names}, truth={name: {} for name in names})
         self._ended, self._resumed = threading.Event(), threading.Event()
         self._resumed.set()
         self._idle = threading.Semaphore(0)
@@ -273,7 +331,7 @@ class Traffic:
     def _run(self, number: int, one: random.Random) -> None:
         sessions: list[Session] = []
         try:
-            sessions = [Session(each) for each in self.applications]
+            sessions = [Session(each, self.record) for each in self.applications]
             while not self._ended.wait(PAUSE_S):
                 if not self._resumed.is_set():
                     self._idle.release()
@@ -337,15 +395,62 @@ class Worker:
             self._insert(keys.new())
         elif choice < 0.57 and (key := keys.take(keys.gone, self.one)) is not None:
             self._insert(key)
-        elif choice < 0.67 and (key := keys.take(keys.alive, self.one)) is not None:
-            self._delete(key)
         elif (key := keys.take(keys.alive, self.one)) is not None:
-            self._update(key)
+            if choice < 0.67:
+                self._delete(key)
+            elif choice < 0.72 and len(key) > 1:
+                self._move(key)
+            elif choice < 0.74:
+                self._roll_back(key)
+            elif choice < 0.8:
+                self._read_late(key)
+            else:
+                self._update(key)
 
     def _read(self) -> None:
         if (key := self._application.keys.look(self.one)) is not None:
             found = self._repository.look(self._row(key))
             self._count(f"read_{found.how}")
+
+    def _read_late(self, key: Key) -> None:
+        """A read that misses and brings the row to the store: between its reading MySQL and its writing, the row changes or goes."""
+        keys, plain = self._application.keys, self._repository
+        deletes = self.one.random() < 0.5
+
+        def meanwhile() -> None:
+            if deletes:
+                plain.remove(lambda: self.session.delete(key))
+            else:
+                plain.save(lambda: self.session.write("update", key, self._some_values()))
+
+        store = Interrupted(self._application.store, meanwhile)
+        found = replace(plain, store=store).look(self._row(key))
+        self._count(f"read_{found.how}")
+        if store.is_done:
+            self._count("delete" if deletes else "update")
+            self._count("late_read")
+            if found.written is None or found.written.is_written:
+                self._is_wrong(key, "a late write of a read was taken")
+        keys.give(keys.gone if store.is_done and deletes else keys.alive, key)
+
+    def _move(self, key: Key) -> None:
+        keys = self._application.keys
+        to = (keys.unused(), *key[1:])
+        old, loaded = self.session.move(key, to)
+        self._count("move")
+        if not self._loses(to, loaded.version):
+            self._repository.remove(lambda: (old, loaded.version))
+            self._repository.save(lambda: loaded)
+        keys.give(keys.gone, key)
+        keys.give(keys.alive, to)
+
+    def _roll_back(self, key: Key) -> None:
+        self.session.roll_back(key, self._some_values())
+        self._count("roll_back")
+        self._application.keys.give(self._application.keys.alive, key)
+
+    def _is_wrong(self, key: Key, text: str) -> None:
+        self.traffic.record.wrong.append(f"{self.session.subject.name} {key}: {text}")
 
     def _insert(self, key: Key) -> None:
         loaded = self.session.write("insert", key, self._values())
@@ -378,7 +483,7 @@ class Worker:
         outcome = self._repository.save(lambda: late)
         self._count("crossing")
         if outcome.is_written:
-            self.traffic.record.wrong.append(f"{self.session.subject.name} {key}: a late dual write was taken")
+            self._is_wrong(key, "a late dual write was taken")
 
     def _delete(self, key: Key) -> None:
         gone = self.session.delete(key)
@@ -423,7 +528,7 @@ class Worker:
     def _acknowledged(self, reason: str | None, what: str, key: Key) -> None:
         self._count(f"store_{what}")
         if reason is not None:
-            self.traffic.record.wrong.append(f"{self.session.subject.name} {key}: {what} was refused: {reason}")
+            self._is_wrong(key, f"{what} was refused: {reason}")
 
     def _create(self, key: Key) -> None:
         row = self._row(key) | self._as_mysql(self._values())
@@ -456,7 +561,7 @@ class Worker:
         self._count("store_read")
         view = self._application.view
         if found.row is None or canonical(view.item(found.row)) != canonical(view.item(expected)):
-            self.traffic.record.wrong.append(f"{self.session.subject.name} {key}: read as {found.how}, not as it is")
+            self._is_wrong(key, f"read as {found.how}, not as it is")
 
     def _as_mysql(self, values: Row) -> Row:
         """Values in the types in which the driver gives them."""

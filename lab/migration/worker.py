@@ -9,23 +9,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dbops.backfill import spec
+from dbops.backfill.dynamodb import DynamoTarget
 from dbops.backfill.records import Tally
-from dbops.backfill.target import Pace, Sent
+from dbops.backfill.source import Source, open_source
+from dbops.backfill.target import Pace, Pressure, Sent
 from dbops.keyvalue import rules
-from dbops.keyvalue.items import Item, canonical
+from dbops.keyvalue.items import canonical
 from dbops.keyvalue.rules import Outcome, Write
-from dbops.keyvalue.stores import DynamoStore
-from dbops.keyvalue.views import Loaded, View
-from dbops.sql import ident
-from lab import dynamodb
-from lab.migration.scene import SUBJECTS, VERSION, Subject, connect
-from lab.migration.traffic import make_view
+from lab import dynamodb, mysql
 
 Arm = Literal["conditional", "unconditional"]
 PAGE_ROWS = 250
@@ -87,18 +84,14 @@ class Unconditional:
         return Sent([Outcome() for _ in writes], requests=len(writes))
 
 
-class StoreTarget:
-    """The rules, one item after the other."""
+class Unhurried:
+    """No limit: the machine is small enough."""
 
-    def __init__(self, store: Any) -> None:
-        self.store, self.names = store, store.names
-        self.pool = ThreadPoolExecutor(THREADS)
+    def spend(self, units: float) -> None:
+        pass
 
-    def write(self, writes: Sequence[Write], pace: Pace) -> Sent:
-        return Sent(list(self.pool.map(self.store.put, writes)), requests=len(writes))
-
-    def read(self, keys: Sequence[Item]) -> list[Item | None]:
-        return list(self.pool.map(self.store.get, keys))
+    def eased(self, pressure: Pressure, refused_units: float) -> None:
+        pass
 
 
 @dataclass
@@ -113,52 +106,50 @@ class Checkpoint:
     def load(cls, path: Path) -> Checkpoint:
         return cls(path, **json.loads(path.read_text())) if path.is_file() else cls(path)
 
+    def add(self, name: str, count: int = 1) -> None:
+        self.tally[name] = self.tally.get(name, 0) + count
+
     def save(self) -> None:
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps({"reached": self.reached, "tally": self.tally}))
         new.replace(self.path)
 
 
-def pages(
-    schema: str, subject: Subject, view: View, reached: list[Any] | None
-) -> Iterator[list[tuple[list[Any], Loaded]]]:
-    """Rows in key order, with their keys."""
-    keys = ", ".join(map(ident, subject.key_columns))
-    expressions = ", ".join(codec.select_sql for codec in view.codecs)
-    while True:
-        after = f"WHERE ({keys}) > ({', '.join(['%s'] * len(subject.key_columns))})" if reached else ""
-        statement = f"SELECT {keys}, {expressions}, {ident(VERSION)} FROM {ident(subject.name)} {after} ORDER BY {keys} LIMIT {PAGE_ROWS}"
-        with closing(connect(schema)) as connection, connection.cursor() as cursor:
-            cursor.execute(statement, reached or ())
-            found = cursor.fetchall()
-        if not found:
-            return
-        width = len(subject.key_columns)
-        yield [
-            (list(row[:width]), Loaded(dict(zip(view.by_name, row[width:-1], strict=True)), row[-1])) for row in found
-        ]
-        reached = list(found[-1][:width])
-
-
 def main(job: dict[str, Any]) -> None:
     """Copy one table from where the last worker left it."""
-    (subject,) = [each for each in SUBJECTS if each.name == job["subject"]]
-    view = make_view(job["schema"], subject, subject.template)
+    declared = spec.BackfillSpec.model_validate(job["spec"])
+    with closing(mysql.root_connection("mysql57")) as connection:
+        source = open_source(connection, declared)
+        with opened(source, job) as target:
+            copy(connection, source, target, Checkpoint.load(Path(job["checkpoint"])))
+
+
+@contextmanager
+def opened(source: Source, job: dict[str, Any]) -> Iterator[Any]:
+    """The target, which stops where the job says."""
+    to = source.spec.target
+    assert to.kind == "dynamodb"
     client = dynamodb.client(job["key"])
-    target: Any = StoreTarget(DynamoStore(client, job["table"], view.names))
-    if job["arm"] == "unconditional":
-        target = Unconditional(target, client, job["table"])
-    target = Stopping(target, Steps(job["stops"]))
-    checkpoint = Checkpoint.load(Path(job["checkpoint"]))
-    for page in pages(job["schema"], subject, view, checkpoint.reached):
-        writes = [view.write(loaded, stamp=job["schema"]) for _, loaded in page]
-        sent = target.write(writes, None)
+    with DynamoTarget(client, to.table, source.view, threads=THREADS) as target:
+        arm = Unconditional(target, client, to.table) if job["arm"] == "unconditional" else target
+        yield Stopping(arm, Steps(job["stops"]))
+
+
+def copy(connection: Any, source: Source, target: Any, checkpoint: Checkpoint) -> None:
+    """Page by page, in key order."""
+    last = source.last_key(connection)
+    low = tuple(checkpoint.reached) if checkpoint.reached else None
+    is_end = last is None or low == last
+    while not is_end and last is not None:
+        page = source.page(connection, low, last, PAGE_ROWS, source.spec.name)
+        writes = [row.write for row in page.rows if row.write is not None]
+        sent = target.write(writes, Unhurried())
         for outcome in sent.outcomes:
-            name = outcome.reason or "written"
-            checkpoint.tally[name] = checkpoint.tally.get(name, 0) + 1
-        checkpoint.tally["read"] = checkpoint.tally.get("read", 0) + len(page)
-        checkpoint.tally["chunks"] = checkpoint.tally.get("chunks", 0) + 1
-        checkpoint.reached = page[-1][0]
+            checkpoint.add(outcome.reason or "written")
+        checkpoint.add("read", len(page.rows))
+        checkpoint.add("chunks")
+        low, is_end = page.last, page.is_end
+        checkpoint.reached = list(low or ())
         checkpoint.save()
     say({"done": checkpoint.tally})
 

@@ -105,5 +105,4 @@ def key_of(template: Mapping[str, str], subject: scene.Subject, number: int) -> 
 
 
 def judge(schema: str, side: RedisSide) -> tuple[oracle.Finding, ...]:
-    move = Move(schema, side, Path(), {})
-    return move.judge(RIDES).findings
+    return Move(schema, side, Path(), {}).judge(RIDES, {}).findings
