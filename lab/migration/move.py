@@ -8,17 +8,24 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dbops.backfill.records import Tally
+import sqlalchemy as sa
+
+from dbops.backfill.journal import Journal
+from dbops.backfill.records import Plan, PlannedChunk, Tally
+from dbops.backfill.source import Source, open_source
+from dbops.backfill.spec import BackfillSpec
 from dbops.keyvalue.items import canonical
-from lab import config
+from dbops.mysql import read_server
+from lab import config, mysql
 from lab.config import LabError
 from lab.migration import oracle, scene, worker
 from lab.migration.oracle import Verdict
@@ -31,6 +38,8 @@ from lab.migration.worker import Arm
 VICTIMS = 3
 """Rows that are changed, and as many that are deleted, between the worker's reading and its writing."""
 WORKER_S = 120
+LEASE_S = 3.0
+"""What a killed worker had is taken by the next one after so long."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Move:
     since: datetime = field(init=False)
     first: dict[str, dict[tuple[str, int], oracle.Item]] = field(init=False, repr=False)
     """Rows from before the dual writes, by key and version."""
+    journal: Journal = field(init=False)
     stream: Stream = field(init=False)
     applications: dict[str, Application] = field(init=False, default_factory=dict)
     traffic: Traffic = field(init=False)
@@ -71,6 +81,8 @@ class Move:
     def begin(self) -> None:
         """Old rows are there; then the change stream; then dual writes with reads that fall back."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        mysql.execute("mysql80", [f"CREATE DATABASE {self.schema}"])
+        self.journal = Journal.open(sa.create_engine(self.store_url))
         scene.build(self.schema, self.rows, self.seed)
         self.first = {each.name: {(key, version): item for key, item, version in self._rows(each)} for each in SUBJECTS}
         self.side.make()
@@ -87,6 +99,11 @@ class Move:
         self.traffic.start()
         self.since = datetime.now(UTC)
 
+    @property
+    def store_url(self) -> str:
+        """The store, in a schema of its own."""
+        return f"mysql+mysqldb://root@{config.HOST}:{config.port('mysql80')}/{self.schema}?charset=utf8mb4"
+
     def end(self) -> None:
         """End and remove everything."""
         if hasattr(self, "traffic"):
@@ -94,7 +111,10 @@ class Move:
         if hasattr(self, "stream"):
             self.stream.stop()
         self.side.remove()
+        if hasattr(self, "journal"):
+            self.journal.engine.dispose()
         scene.drop(self.schema)
+        scene.drop(self.schema, "mysql80")
 
     def work(self, operations: int, seconds: float = 60) -> None:
         """Let the traffic go on for so many operations."""
@@ -142,16 +162,34 @@ class Move:
             kills: 0 to 2
         """
         begin, done = time.monotonic(), 0
+        plan = self.plan(subject)
         for stop in ("read:2", "written:2")[:kills]:
-            with self._worker(subject, arm, [stop]) as running:
+            with self._worker(subject, plan, arm, [stop]) as running:
                 running.said(stop)
                 running.process.kill()
                 done += 1
-        with self._worker(subject, arm, ["read:1"]) as running:
+        with self._worker(subject, plan, arm, ["read:1"]) as running:
             self.overtake(subject, running.said("read:1")["keys"])
             running.go_on()
-            told = running.said("done")["done"]
-        return Copied(subject.name, worker.tally_of(told), told["chunks"], done, time.monotonic() - begin)
+            told = running.said("done")
+        if told["done"] != "done":
+            raise LabError(f"the copy of {subject.name} ended early: {told['done']}, {told['reason']}")
+        self.journal.set_state(plan, "copied", expected=["planned", "copying"])
+        chunks = self.journal.counts(plan)["done"]
+        return Copied(subject.name, self.journal.tally(plan), chunks, done, time.monotonic() - begin)
+
+    def plan(self, subject: Subject) -> str:
+        """Cut a table into chunks, and keep the plan in the journal; returns its id."""
+        declared = BackfillSpec.model_validate(self.spec(subject))
+        with closing(worker.connect()) as connection:
+            source, server = open_source(connection, declared), read_server(connection)
+            chunks = list(_chunks(source, connection))
+        plan = Plan(
+            f"{declared.name}-{uuid.uuid4().hex[:8]}", declared.name, declared.rule_digest(), "planned", self.since,
+            server.server_uuid, position(), sum(each.rows for each in chunks), len(chunks),
+        )  # fmt: skip
+        self.journal.begin(plan, chunks, self.seed)
+        return plan.plan_id
 
     def overtake(self, subject: Subject, keys: list[str]) -> None:
         """Change and delete rows of a page that has been read but not written; the stream has all of that when this returns."""
@@ -187,11 +225,11 @@ class Move:
         return scene.spec(self.schema, subject, self.side.target(subject), self.since)
 
     @contextmanager
-    def _worker(self, subject: Subject, arm: Arm, stops: list[str]) -> Iterator[Running]:
+    def _worker(self, subject: Subject, plan: str, arm: Arm, stops: list[str]) -> Iterator[Running]:
         job = self.folder / f"worker-{subject.name}.json"
         job.write_text(json.dumps({
             "spec": self.spec(subject), "arm": arm, "stops": stops, "key": self.side.key,
-            "checkpoint": str(self.folder / f"checkpoint-{subject.name}.json"),
+            "plan": plan, "journal": self.store_url, "lease_s": LEASE_S,
         }))  # fmt: skip
         running = Running(job, self.folder / f"worker-{subject.name}.log")
         try:
@@ -273,6 +311,14 @@ class Move:
                 else:
                     found["never"] += 1
         return found
+
+
+def _chunks(source: Source, connection: Any) -> Iterator[PlannedChunk]:
+    low, number, last = None, 0, source.last_key(connection)
+    while last is not None and low != last:
+        high = source.nth_key(connection, low, source.spec.limits.chunk_rows) or last
+        yield PlannedChunk(number, low, high, source.count(connection, low, high).rows)
+        low, number = high, number + 1
 
 
 class Running:

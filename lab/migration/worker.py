@@ -7,26 +7,30 @@ what happens in between, happens between reading and writing, or between writing
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dbops.backfill import spec
+import redis
+import sqlalchemy as sa
+
+from dbops.backfill import copying, spec
 from dbops.backfill.dynamodb import DynamoTarget
-from dbops.backfill.records import Tally
+from dbops.backfill.journal import Journal
+from dbops.backfill.redis_target import RedisTarget
 from dbops.backfill.source import Source, open_source
 from dbops.backfill.target import Pace, Pressure, Sent
 from dbops.keyvalue import rules
 from dbops.keyvalue.items import canonical
 from dbops.keyvalue.rules import Outcome, Write
-from lab import dynamodb, mysql
+from dbops.keyvalue.stores import RedisStore
+from lab import config, dynamodb, mysql
 
 Arm = Literal["conditional", "unconditional"]
-PAGE_ROWS = 250
-THREADS = 4
 
 
 class Steps:
@@ -68,7 +72,7 @@ class Stopping:
 
 
 @dataclass(frozen=True)
-class Unconditional:
+class PlainItems:
     """What must not be done: the same items, put without a condition."""
 
     target: Any
@@ -84,6 +88,27 @@ class Unconditional:
         return Sent([Outcome() for _ in writes], requests=len(writes))
 
 
+@dataclass(frozen=True)
+class PlainHashes:
+    """The same for Redis."""
+
+    target: Any
+    store: RedisStore
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.target, name)
+
+    def write(self, writes: Sequence[Write], pace: Pace) -> Sent:
+        pipeline = self.store.client.pipeline(transaction=True)
+        for each in writes:
+            words = self.store.put_command(each)
+            fields = words[words.index(self.store.names.deleted) + 1 :]
+            pipeline.execute_command("DEL", self.store.key(each.key))
+            pipeline.execute_command("HSET", self.store.key(each.key), *fields)
+            pipeline.execute()
+        return Sent([Outcome() for _ in writes], requests=len(writes))
+
+
 class Unhurried:
     """No limit: the machine is small enough."""
 
@@ -94,72 +119,37 @@ class Unhurried:
         pass
 
 
-@dataclass
-class Checkpoint:
-    """How far it has come; a file stands for the journal."""
-
-    path: Path
-    reached: list[Any] | None = None
-    tally: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: Path) -> Checkpoint:
-        return cls(path, **json.loads(path.read_text())) if path.is_file() else cls(path)
-
-    def add(self, name: str, count: int = 1) -> None:
-        self.tally[name] = self.tally.get(name, 0) + count
-
-    def save(self) -> None:
-        new = self.path.with_suffix(".new")
-        new.write_text(json.dumps({"reached": self.reached, "tally": self.tally}))
-        new.replace(self.path)
-
-
 def main(job: dict[str, Any]) -> None:
-    """Copy one table from where the last worker left it."""
+    """Copy what is left of a plan."""
     declared = spec.BackfillSpec.model_validate(job["spec"])
-    with closing(mysql.root_connection("mysql57")) as connection:
+    journal = Journal(sa.create_engine(job["journal"]))
+    with closing(connect()) as connection:
         source = open_source(connection, declared)
-        with opened(source, job) as target:
-            copy(connection, source, target, Checkpoint.load(Path(job["checkpoint"])))
+    with opened(source, job) as target:
+        copied = copying.copy(
+            journal, source, connect, target, Unhurried(), lambda: 0.0, job["plan"], f"worker {os.getpid()}",
+            lease_s=job["lease_s"],
+        )  # fmt: skip
+    say({"done": copied.end, "reason": copied.reason})
+
+
+def connect() -> Any:
+    """To the source, with decoded values."""
+    return mysql.root_connection("mysql57")
 
 
 @contextmanager
 def opened(source: Source, job: dict[str, Any]) -> Iterator[Any]:
     """The target, which stops where the job says."""
-    to = source.spec.target
-    assert to.kind == "dynamodb"
-    client = dynamodb.client(job["key"])
-    with DynamoTarget(client, to.table, source.view, threads=THREADS) as target:
-        arm = Unconditional(target, client, to.table) if job["arm"] == "unconditional" else target
-        yield Stopping(arm, Steps(job["stops"]))
-
-
-def copy(connection: Any, source: Source, target: Any, checkpoint: Checkpoint) -> None:
-    """Page by page, in key order."""
-    last = source.last_key(connection)
-    low = tuple(checkpoint.reached) if checkpoint.reached else None
-    is_end = last is None or low == last
-    while not is_end and last is not None:
-        page = source.page(connection, low, last, PAGE_ROWS, source.spec.name)
-        writes = [row.write for row in page.rows if row.write is not None]
-        sent = target.write(writes, Unhurried())
-        for outcome in sent.outcomes:
-            checkpoint.add(outcome.reason or "written")
-        checkpoint.add("read", len(page.rows))
-        checkpoint.add("chunks")
-        low, is_end = page.last, page.is_end
-        checkpoint.reached = list(low or ())
-        checkpoint.save()
-    say({"done": checkpoint.tally})
-
-
-def tally_of(told: dict[str, int]) -> Tally:
-    """In the words of the journal."""
-    return Tally(
-        read=told.get("read", 0), written=told.get("written", 0), equal=told.get("equal", 0), newer=told.get("newer", 0),
-        tombstones=told.get("tombstone", 0), unversioned=told.get("unversioned", 0),
-    )  # fmt: skip
+    to, steps, is_safe = source.spec.target, Steps(job["stops"]), job["arm"] == "conditional"
+    if to.kind == "dynamodb":
+        client = dynamodb.client(job["key"])
+        with DynamoTarget(client, to.table, source.view, threads=source.spec.limits.threads) as table:
+            yield Stopping(table if is_safe else PlainItems(table, client, to.table), steps)
+    else:
+        store = RedisStore(redis.Redis(config.HOST, config.port("redis")), source.view, to.prefix, to.layout)
+        with closing(RedisTarget(store, threads=source.spec.limits.threads)) as keys:
+            yield Stopping(keys if is_safe else PlainHashes(keys, store), steps)
 
 
 if __name__ == "__main__":
