@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, Protocol
 
 from dbops.keyvalue.rules import Names
 from dbops.keyvalue.stores import DynamoStore, RedisStore, Store
 from dbops.keyvalue.views import View
-from lab import config, dynamodb
+from dbops.mysql import read_table
+from lab import config, dynamodb, mysql
 from lab.config import HOST
 from lab.migration import oracle, replica, scene, stream
 from lab.migration.replica import Replica
@@ -97,19 +99,14 @@ class DynamoSide:
 
 
 class RedisSide:
-    """Keys of Redis with a prefix of their own, each a hash.
-
-    Args:
-        schema: of the source; the prefix begins with it
-        consumer: of the change stream
-    """
+    """Keys of Redis with a prefix of their own, which begins with the schema; each is a hash."""
 
     name, key = "redis", ""
 
-    def __init__(self, schema: str, consumer: Callable[[RedisSide], Consumer]) -> None:
+    def __init__(self, schema: str) -> None:
         import redis
 
-        self.schema, self._consumer = schema, consumer
+        self.schema = schema
         self.client = redis.Redis(HOST, config.port("redis"))
         self.replica: Replica | None = None
 
@@ -137,7 +134,21 @@ class RedisSide:
         return RedisStore(self.client, view, self.prefix(subject))
 
     def consumer(self) -> Consumer:
-        return self._consumer(self)
+        address = {"host": HOST, "port": config.port("redis"), "ssl": False, "cluster": True}
+        return stream.cdc_redis(
+            {"tables": {f"{self.schema}.{each.name}": self._told(each) for each in SUBJECTS}, "redis": address}
+        )
+
+    def _told(self, subject: Subject) -> dict[str, Any]:
+        with closing(mysql.root_connection("mysql57")) as connection:
+            table = read_table(connection, self.schema, subject.name)
+        assert table is not None
+        types = {each.name: f"{each.column_type}{'' if each.nullable else ' not null'}" for each in table.columns}
+        del types[scene.VERSION]
+        return {
+            "prefix": self.prefix(subject), "layout": "hash", "key": subject.redis, "columns": types,
+            "version": {"column": scene.VERSION}, "policy": {"empty_set": "null"},
+        }  # fmt: skip
 
     def items(self, subject: Subject) -> dict[str, oracle.Item]:
         found = replica.scan(HOST, config.port("redis"), self.prefix(subject))

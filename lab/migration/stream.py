@@ -29,7 +29,8 @@ WAIT_S = 60
 class Consumer:
     """A function of include/lambda and what it is told."""
 
-    folder: Path
+    package: Callable[[Path], Path]
+    """Makes its zip."""
     handler: str
     environment: dict[str, str]
 
@@ -37,7 +38,7 @@ class Consumer:
 def cdc_apply(settings: dict[str, Any], key: str) -> Consumer:
     """Into DynamoDB, in the account of this access key."""
     return Consumer(
-        config.ROOT / "include" / "lambda" / "cdc_apply",
+        lambda to: lambda_runner.package(config.ROOT / "include" / "lambda" / "cdc_apply", to),
         "cdc_apply.handler.lambda_handler",
         {
             "CDC_SETTINGS": json.dumps(settings),
@@ -45,6 +46,13 @@ def cdc_apply(settings: dict[str, Any], key: str) -> Consumer:
             "AWS_ENDPOINT_URL_DYNAMODB": config.dynamodb_endpoint(),
             "AWS_ACCESS_KEY_ID": key,
         },
+    )
+
+
+def cdc_redis(settings: dict[str, Any]) -> Consumer:
+    """Into Redis."""
+    return Consumer(
+        lambda_runner.package_cdc_redis, "cdc_redis.handler.lambda_handler", {"CDC_SETTINGS": json.dumps(settings)}
     )
 
 
@@ -155,7 +163,7 @@ class Stream:
         return str(found["Status"])
 
     def _serve(self) -> None:
-        archive = lambda_runner.package(self.consumer.folder, self.folder / "function.zip")
+        archive = self.consumer.package(self.folder / "function.zip")
         queue = self.sqs.create_queue(QueueName=self.name)["QueueUrl"]
         self.queue = queue
         job = self.folder / "mapping-job.json"

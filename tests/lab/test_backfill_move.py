@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,6 @@ from lab.migration import oracle, scene
 from lab.migration.move import VICTIMS, Move
 from lab.migration.scene import RIDES, SUBJECTS
 from lab.migration.sides import DynamoSide, RedisSide
-from lab.migration.stream import Consumer
 from lab.migration.traffic import Application, Keys, Session, make_view
 from lab.migration.worker import Arm
 
@@ -25,9 +25,9 @@ ARMS: tuple[Arm, ...] = ("conditional", "unconditional")
 
 
 @contextmanager
-def moving(folder: Path, **rows: int) -> Iterator[Move]:
+def moving(folder: Path, side: type[DynamoSide | RedisSide], **rows: int) -> Iterator[Move]:
     schema = f"move_{uuid.uuid4().hex[:8]}"
-    move = Move(schema, DynamoSide(schema), folder, rows)
+    move = Move(schema, side(schema), folder, rows)
     try:
         move.begin()
         yield move
@@ -35,8 +35,13 @@ def moving(folder: Path, **rows: int) -> Iterator[Move]:
         move.end()
 
 
-def test_dual_writes_and_the_stream_end_right_without_a_backfill(tmp_path: Path) -> None:
-    with moving(tmp_path, rides=0, payments=1) as move:
+@pytest.fixture(params=[DynamoSide, RedisSide], ids=["dynamodb", "redis"])
+def side(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_dual_writes_and_the_stream_end_right_without_a_backfill(side: Any, tmp_path: Path) -> None:
+    with moving(tmp_path, side, rides=0, payments=1) as move:
         move.work(800)
         move.traffic.pause()
         move.drain()
@@ -48,9 +53,9 @@ def test_dual_writes_and_the_stream_end_right_without_a_backfill(tmp_path: Path)
         assert move.repaired()["never"] == 0 < move.repaired()["by the stream"]
 
 
-def test_writes_without_condition_fail_before_the_oracle_where_conditional_ones_hold(tmp_path: Path) -> None:
+def test_writes_without_condition_fail_before_the_oracle_where_conditional_ones_hold(side: Any, tmp_path: Path) -> None:
     found = {}
-    with moving(tmp_path, rides=600, payments=600) as move:
+    with moving(tmp_path, side, rides=600, payments=600) as move:
         copied = {subject.name: move.copy(subject, arm) for subject, arm in zip(SUBJECTS, ARMS, strict=True)}
         move.traffic.pause()
         move.drain()
@@ -66,7 +71,7 @@ def test_writes_without_condition_fail_before_the_oracle_where_conditional_ones_
 
 def test_the_oracle_knows_every_state_that_a_key_of_redis_had(tmp_path: Path) -> None:
     schema = f"move_{uuid.uuid4().hex[:8]}"
-    side = RedisSide(schema, lambda _: Consumer(tmp_path, "", {}))
+    side = RedisSide(schema)
     scene.build(schema, {"rides": 3, "payments": 0}, seed=1)
     try:
         side.make()
