@@ -35,7 +35,7 @@ demo: lab-up ## Set up, start the lab and run the DAGs once against it; the lab 
 	$(BIN)/python -m lab demo
 
 .PHONY: demo-migration
-demo-migration: lab-up ## Move two tables into DynamoDB under traffic that never stops, with killed workers; fails if anything is lost
+demo-migration: lab-up ## Move two tables into DynamoDB and Redis under traffic that never stops, with killed workers; fails if anything is lost
 	$(BIN)/python -m lab migration
 
 .PHONY: test

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         "demo", help="seed a million cold rows, archive them with airflow dags test, show what was proved"
     )
     move = commands.add_parser(
-        "migration", help="move two tables into DynamoDB under traffic that never stops, and judge the end"
+        "migration", help="move two tables into DynamoDB and Redis under traffic that never stops, and judge the end"
     )
     move.add_argument(
         "--unconditional", action="store_true", help="with what must not be done: the oracle has to find it"

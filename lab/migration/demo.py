@@ -14,8 +14,8 @@ from lab.config import LabError
 from lab.migration import oracle
 from lab.migration.move import Copied, Move
 from lab.migration.oracle import Finding, Verdict
-from lab.migration.scene import SUBJECTS
-from lab.migration.sides import DynamoSide
+from lab.migration.scene import PAYMENTS, RIDES, SUBJECTS
+from lab.migration.sides import DynamoSide, RedisSide
 from lab.migration.worker import Arm
 
 ROWS = {"rides": 4000, "payments": 2000}
@@ -30,6 +30,7 @@ class Result:
     """What there is to print."""
 
     arm: Arm
+    sides: dict[str, str]
     copied: list[Copied] = field(default_factory=list)
     after_copy: dict[str, Verdict] = field(default_factory=dict)
     at_end: dict[str, Verdict] = field(default_factory=dict)
@@ -62,12 +63,13 @@ def run(rows: dict[str, int] | None = None, arm: Arm = "conditional") -> Result:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     began = time.monotonic()
     schema = f"move_{uuid.uuid4().hex[:8]}"
-    move = Move(schema, DynamoSide(schema), config.home() / "move" / schema, rows or ROWS)
+    sides = [DynamoSide(schema, [RIDES]), RedisSide(schema, [PAYMENTS])]
+    move = Move(schema, sides, config.home() / "move" / schema, rows or ROWS)
 
     def told(text: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
 
-    result = Result(arm)
+    result = Result(arm, {subject.name: move.side(subject).name for subject in SUBJECTS})
     try:
         _make(move, result, told)
     finally:
@@ -147,6 +149,7 @@ def show(result: Result) -> None:
 
     print()
     line("", list(names))
+    line("moved to", [result.sides[name] for name in names])
     line("rows copied", [copied[name].tally.read for name in names])
     line("items in the store at the end, with tombstones", [last[name].items for name in names])
     line("  of them tombstones", [last[name].tombstones for name in names])

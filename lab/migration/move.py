@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -55,18 +55,18 @@ class Copied:
 
 @dataclass
 class Move:
-    """One move of both tables into one store.
+    """One move of both tables.
 
     Args:
         schema: of the source; made here
-        side: the store
+        sides: the stores; each table moves to one of them
         folder: for files of the processes
         rows: first rows by table
         seed: of the traffic
     """
 
     schema: str
-    side: Side
+    sides: Sequence[Side]
     folder: Path
     rows: Mapping[str, int]
     seed: int = 7
@@ -74,7 +74,7 @@ class Move:
     first: dict[str, dict[tuple[str, int], oracle.Item]] = field(init=False, repr=False)
     """Rows from before the dual writes, by key and version."""
     journal: Journal = field(init=False)
-    stream: Stream = field(init=False)
+    streams: list[Stream] = field(init=False, default_factory=list)
     applications: dict[str, Application] = field(init=False, default_factory=dict)
     traffic: Traffic = field(init=False)
 
@@ -85,16 +85,18 @@ class Move:
         self.journal = Journal.open(sa.create_engine(self.store_url))
         scene.build(self.schema, self.rows, self.seed)
         self.first = {each.name: {(key, version): item for key, item, version in self._rows(each)} for each in SUBJECTS}
-        self.side.make()
-        self.stream = Stream(self.schema, self.folder, self.side.consumer())
-        self.stream.start(position())
+        for side in self.sides:
+            side.make()
+            stream = Stream(self.schema, self.folder / side.name, side.consumer(), side.subjects)
+            self.streams.append(stream)
+            stream.start(position())
         for subject in SUBJECTS:
-            view = make_view(self.schema, subject, self.side.template(subject))
-            self.applications[subject.name] = Application(
-                self.schema, subject, view, self.side.store(subject, view), Keys(subject, self.rows[subject.name])
-            )
-        self.marker = scene.PAYMENTS.key(0)
-        assert self.applications["payments"].keys.reserve(self.marker)
+            side = self.side(subject)
+            view = make_view(self.schema, subject, side.template(subject))
+            keys = Keys(subject, self.rows[subject.name])
+            self.applications[subject.name] = Application(self.schema, subject, view, side.store(subject, view), keys)
+        for marker in self.markers:
+            assert self.applications[marker.name].keys.reserve(marker.key(0)), "a table needs a row to begin with"
         self.traffic = Traffic(list(self.applications.values()), self.seed)
         self.traffic.start()
         self.since = datetime.now(UTC)
@@ -108,9 +110,10 @@ class Move:
         """End and remove everything."""
         if hasattr(self, "traffic"):
             self.traffic.stop()
-        if hasattr(self, "stream"):
-            self.stream.stop()
-        self.side.remove()
+        for stream in self.streams:
+            stream.stop()
+        for side in self.sides:
+            side.remove()
         if hasattr(self, "journal"):
             self.journal.engine.dispose()
         scene.drop(self.schema)
@@ -129,23 +132,33 @@ class Move:
     # the change stream
 
     def drain(self) -> None:
-        """Wait until the store has everything that MySQL had committed. A row that nobody writes to the store tells it."""
-        session = Session(self.applications["payments"], self.traffic.record)
-        try:
-            version = session.write("update", self.marker, {"currency": "NOK"}).version
-            session.connection.commit()
-        finally:
-            session.connection.close()
-        application = self.applications["payments"]
-        key = application.view.key(dict(zip(scene.PAYMENTS.key_columns, self.marker, strict=True)))
+        """Wait until the stores have everything that MySQL had committed. A row that nobody writes to the store tells it, one a stream."""
+        versions = {}
+        for marker in self.markers:
+            session = Session(self.applications[marker.name], self.traffic.record)
+            try:
+                versions[marker.name] = session.write("update", marker.key(0), {}).version
+            finally:
+                session.connection.close()
+        for marker, stream in zip(self.markers, self.streams, strict=True):
+            application = self.applications[marker.name]
+            key = application.view.key(dict(zip(marker.key_columns, marker.key(0), strict=True)))
+            wanted = {"N": str(versions[marker.name])}
+            stream.drain(
+                lambda store=application.store, key=key, wanted=wanted: (store.get(key) or {}).get("_v") == wanted
+            )  # type: ignore[misc]
+            if lost := stream.lost():
+                raise LabError(f"the change stream gave up {lost} records: see {stream.folder}/function.log")
 
-        def is_there() -> bool:
-            item = application.store.get(key)
-            return item is not None and item["_v"] == {"N": str(version)}
+    @property
+    def markers(self) -> list[Subject]:
+        """A table of each stream; the traffic leaves its first row alone."""
+        return [side.subjects[-1] for side in self.sides]
 
-        self.stream.drain(is_there)
-        if lost := self.stream.lost():
-            raise LabError(f"the change stream gave up {lost} records: see {self.folder}/function.log")
+    def side(self, subject: Subject) -> Side:
+        """Where a table moves to."""
+        (found,) = [each for each in self.sides if subject in each.subjects]
+        return found
 
     # the backfill
 
@@ -222,13 +235,13 @@ class Move:
 
     def spec(self, subject: Subject) -> dict[str, Any]:
         """The spec of its backfill, as a DBA writes it."""
-        return scene.spec(self.schema, subject, self.side.target(subject), self.since)
+        return scene.spec(self.schema, subject, self.side(subject).target(subject), self.since)
 
     @contextmanager
     def _worker(self, subject: Subject, plan: str, arm: Arm, stops: list[str]) -> Iterator[Running]:
         job = self.folder / f"worker-{subject.name}.json"
         job.write_text(json.dumps({
-            "spec": self.spec(subject), "arm": arm, "stops": stops, "key": self.side.key,
+            "spec": self.spec(subject), "arm": arm, "stops": stops, "key": self.side(subject).key,
             "plan": plan, "journal": self.store_url, "lease_s": LEASE_S,
         }))  # fmt: skip
         running = Running(job, self.folder / f"worker-{subject.name}.log")
@@ -257,7 +270,7 @@ class Move:
             subject: the table
             truth: rows that were written to the store only, None for deleted ones
         """
-        template = self.side.template(subject)
+        template = self.side(subject).template(subject)
         kinds = {name: kind for name, kind in subject.columns.items() if name not in template}
         expected: dict[str, tuple[oracle.Item, int | None]] = {
             key: (item, version) for key, item, version in self._rows(subject)
@@ -268,8 +281,8 @@ class Move:
                 expected.pop(name, None)
             else:
                 expected[name] = oracle.item_of(row, kinds), None
-        history = self.side.history(subject)
-        verdict = oracle.judge(expected, self.side.items(subject), history, template)
+        history = self.side(subject).history(subject)
+        verdict = oracle.judge(expected, self.side(subject).items(subject), history, template)
         if truth is not None:
             return verdict
         strange = oracle.strange(history, self._states(subject, kinds), template)
@@ -277,7 +290,7 @@ class Move:
 
     def _states(self, subject: Subject, kinds: oracle.Kinds) -> dict[tuple[str, int], oracle.Item]:
         """Every state that MySQL has had."""
-        template, found = self.side.template(subject), dict(self.first[subject.name])
+        template, found = self.side(subject).template(subject), dict(self.first[subject.name])
         for (key, version), row in list(self.traffic.record.committed[subject.name].items()):
             name = oracle.key_of(template, dict(zip(subject.key_columns, key, strict=True)))
             found[name, version] = oracle.item_of(row, kinds)
@@ -285,7 +298,7 @@ class Move:
 
     def _rows(self, subject: Subject) -> Iterator[tuple[str, oracle.Item, int]]:
         """Rows of MySQL: key, attributes, version."""
-        template = self.side.template(subject)
+        template = self.side(subject).template(subject)
         kinds = {name: kind for name, kind in subject.columns.items() if name not in template}
         for row in oracle.rows(self.schema, subject.name, subject.columns, config.port("mysql57")):
             yield oracle.key_of(template, row), oracle.item_of(row, kinds), int(row[scene.VERSION])
@@ -294,15 +307,17 @@ class Move:
         """Lost dual writes: how they came to the store all the same, and those that did not."""
         found: Counter[str] = Counter()
         for subject in SUBJECTS:
-            items = self.side.items(subject)
+            items = self.side(subject).items(subject)
             states = {
-                (key, new["_v"]["N"]): "_bf" in new for key, _, new in self.side.history(subject) if new and "_v" in new
+                (key, new["_v"]["N"]): "_bf" in new
+                for key, _, new in self.side(subject).history(subject)
+                if new and "_v" in new
             }
             for lost in self.traffic.record.lost:
                 if lost.subject != subject.name:
                     continue
                 row = dict(zip(subject.key_columns, lost.key, strict=True))
-                key = oracle.key_of(self.side.template(subject), row)
+                key = oracle.key_of(self.side(subject).template(subject), row)
                 there = items.get(key)
                 if (by_backfill := states.get((key, str(lost.version)))) is not None:
                     found["by the backfill" if by_backfill else "by the stream"] += 1

@@ -175,6 +175,7 @@ def cdc_settings(schema: str, tables: Mapping[str, str]) -> dict[str, Any]:
                 "exclude": [VERSION],  # it is the item's _v, as the backfill writes it
             }
             for each in SUBJECTS
+            if each.name in tables
         }
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ class Side(Protocol):
     name: str
     key: str
     """Access key of the account; empty where there is none."""
+    subjects: tuple[Subject, ...]
+    """Tables that move to it."""
 
     def make(self) -> None:
         """Make what is needed."""
@@ -54,16 +56,16 @@ class Side(Protocol):
 class DynamoSide:
     """Tables of DynamoDB Local in an account of their own."""
 
-    name = "dynamodb"
+    name = "DynamoDB"
 
-    def __init__(self, schema: str, key: str = "") -> None:
-        self.schema = schema
-        self.key = key or f"move{uuid.uuid4().hex[:12]}"
+    def __init__(self, schema: str, subjects: Sequence[Subject] = SUBJECTS) -> None:
+        self.schema, self.subjects = schema, tuple(subjects)
+        self.key = f"move{uuid.uuid4().hex[:12]}"
         self.client = dynamodb.client(self.key)
-        self.tables = {each.name: f"{schema}_{each.name}" for each in SUBJECTS}
+        self.tables = {each.name: f"{schema}_{each.name}" for each in subjects}
 
     def make(self) -> None:
-        for subject in SUBJECTS:
+        for subject in self.subjects:
             kinds = list(zip(subject.template, ("HASH", "RANGE"), strict=False))
             self.client.create_table(
                 TableName=self.tables[subject.name], BillingMode="PAY_PER_REQUEST",
@@ -101,12 +103,12 @@ class DynamoSide:
 class RedisSide:
     """Keys of Redis with a prefix of their own, which begins with the schema; each is a hash."""
 
-    name, key = "redis", ""
+    name, key = "Redis", ""
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, schema: str, subjects: Sequence[Subject] = SUBJECTS) -> None:
         import redis
 
-        self.schema = schema
+        self.schema, self.subjects = schema, tuple(subjects)
         self.client = redis.Redis(HOST, config.port("redis"))
         self.replica: Replica | None = None
 
@@ -136,7 +138,7 @@ class RedisSide:
     def consumer(self) -> Consumer:
         address = {"host": HOST, "port": config.port("redis"), "ssl": False, "cluster": True}
         return stream.cdc_redis(
-            {"tables": {f"{self.schema}.{each.name}": self._told(each) for each in SUBJECTS}, "redis": address}
+            {"tables": {f"{self.schema}.{each.name}": self._told(each) for each in self.subjects}, "redis": address}
         )
 
     def _told(self, subject: Subject) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lab import aws, config, lambda_runner, mysql
 from lab.config import HOST, MYSQL_PASSWORD, LabError
-from lab.migration.scene import SUBJECTS
+from lab.migration.scene import SUBJECTS, Subject
 
 ROLE = f"arn:aws:iam::{config.AWS_ACCOUNT}:role/dms"
 DMS_USER = "dms_move"
@@ -63,6 +63,7 @@ class Stream:
     schema: str
     folder: Path
     consumer: Consumer
+    subjects: tuple[Subject, ...] = SUBJECTS
     server: str = "mysql57"
     task: str = ""
     made: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Stream:
     def __post_init__(self) -> None:
         self.name = f"move-{self.schema}-{uuid.uuid4().hex[:6]}".replace("_", "-")
         self.dms, self.kinesis, self.sqs = (aws.client(each) for each in ("dms", "kinesis", "sqs"))
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.state = self.folder / "mapping.json"
 
     def start(self, position: str) -> None:
@@ -126,7 +128,7 @@ class Stream:
         return bool(found["Status"] == "successful")
 
     def _run(self, instance: str, source: str, target: str, position: str) -> None:
-        places = [{"schema-name": self.schema, "table-name": each.name} for each in SUBJECTS]
+        places = [{"schema-name": self.schema, "table-name": each.name} for each in self.subjects]
         rules: list[dict[str, Any]] = [
             {"rule-type": "selection", "rule-action": "include", "object-locator": place} for place in places
         ]

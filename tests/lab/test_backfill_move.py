@@ -27,7 +27,7 @@ ARMS: tuple[Arm, ...] = ("conditional", "unconditional")
 @contextmanager
 def moving(folder: Path, side: type[DynamoSide | RedisSide], **rows: int) -> Iterator[Move]:
     schema = f"move_{uuid.uuid4().hex[:8]}"
-    move = Move(schema, side(schema), folder, rows)
+    move = Move(schema, [side(schema)], folder, rows)
     try:
         move.begin()
         yield move
@@ -110,4 +110,4 @@ def key_of(template: Mapping[str, str], subject: scene.Subject, number: int) -> 
 
 
 def judge(schema: str, side: RedisSide) -> tuple[oracle.Finding, ...]:
-    return Move(schema, side, Path(), {}).judge(RIDES, {}).findings
+    return Move(schema, [side], Path(), {}).judge(RIDES, {}).findings
