@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -19,10 +18,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dbops.backfill import plan
 from dbops.backfill.journal import Journal
-from dbops.backfill.records import Plan, PlannedChunk, Tally
-from dbops.backfill.source import Source, open_source
+from dbops.backfill.records import FAILING, Class, Tally
+from dbops.backfill.source import open_source
 from dbops.backfill.spec import BackfillSpec
+from dbops.backfill.verify import Verifier, spans
 from dbops.keyvalue.items import canonical
 from dbops.mysql import read_server
 from lab import config, mysql
@@ -37,7 +38,8 @@ from lab.migration.worker import Arm
 
 VICTIMS = 3
 """Rows that are changed, and as many that are deleted, between the worker's reading and its writing."""
-WORKER_S = 120
+WORKER_S = 240
+DRAIN_S = 30
 LEASE_S = 3.0
 """What a killed worker had is taken by the next one after so long."""
 
@@ -47,6 +49,7 @@ class Copied:
     """What the backfill of one table came to."""
 
     subject: str
+    plan_id: str
     tally: Tally
     chunks: int
     kills: int
@@ -175,34 +178,53 @@ class Move:
             kills: 0 to 2
         """
         begin, done = time.monotonic(), 0
-        plan = self.plan(subject)
+        plan_id = self.make_plan(subject)
         for stop in ("read:2", "written:2")[:kills]:
-            with self._worker(subject, plan, arm, [stop]) as running:
+            with self._worker(subject, plan_id, arm, [stop]) as running:
                 running.said(stop)
                 running.process.kill()
                 done += 1
-        with self._worker(subject, plan, arm, ["read:1"]) as running:
+        with self._worker(subject, plan_id, arm, ["read:1"]) as running:
             self.overtake(subject, running.said("read:1")["keys"])
             running.go_on()
             told = running.said("done")
         if told["done"] != "done":
             raise LabError(f"the copy of {subject.name} ended early: {told['done']}, {told['reason']}")
-        self.journal.set_state(plan, "copied", expected=["planned", "copying"])
-        chunks = self.journal.counts(plan)["done"]
-        return Copied(subject.name, self.journal.tally(plan), chunks, done, time.monotonic() - begin)
+        self.journal.set_state(plan_id, "copied", expected=["planned", "copying"])
+        chunks = self.journal.counts(plan_id)["done"]
+        return Copied(subject.name, plan_id, self.journal.tally(plan_id), chunks, done, time.monotonic() - begin)
 
-    def plan(self, subject: Subject) -> str:
+    def make_plan(self, subject: Subject) -> str:
         """Cut a table into chunks, and keep the plan in the journal; returns its id."""
         declared = BackfillSpec.model_validate(self.spec(subject))
         with closing(worker.connect()) as connection:
-            source, server = open_source(connection, declared), read_server(connection)
-            chunks = list(_chunks(source, connection))
-        plan = Plan(
-            f"{declared.name}-{uuid.uuid4().hex[:8]}", declared.name, declared.rule_digest(), "planned", self.since,
-            server.server_uuid, position(), sum(each.rows for each in chunks), len(chunks),
-        )  # fmt: skip
-        self.journal.begin(plan, chunks, self.seed)
-        return plan.plan_id
+            source, where = open_source(connection, declared), position()
+            walk = plan.walk(connection, source, declared.limits.chunk_rows)
+            server = read_server(connection)
+        made = plan.new_plan(
+            declared, walk, server_uuid=server.server_uuid, log_position=where, now=datetime.now(UTC), estimate={}
+        )
+        self.journal.begin(made, walk.chunks, self.seed)
+        return made.plan_id
+
+    def verify(self, subject: Subject, plan_id: str) -> Counter[Class]:
+        """The verification of the backfill, in both directions, while the traffic goes on."""
+        declared = BackfillSpec.model_validate(self.spec(subject))
+        with closing(worker.connect()) as connection:
+            source = open_source(connection, declared)
+            with worker.opened(source, self.side(subject).key) as target:
+                checked = Verifier(source, target, connection, drain_s=DRAIN_S)
+                parts = spans(self.journal.chunks(plan_id), source.last_key(connection))
+                found: Counter[Class] = Counter()
+                number = self.journal.begin_verification(plan_id, self.schema, "full")
+                for compared in (*checked.forward(parts), *checked.reverse([0], 1)):
+                    self.journal.add_classes(number, compared)
+                    found.update(compared.counts)
+        is_clean = not any(found[each] for each in FAILING)
+        self.journal.end_verification(number, "clean" if is_clean else "differences")
+        if is_clean:
+            self.journal.set_state(plan_id, "verified", expected=["copied"])
+        return found
 
     def overtake(self, subject: Subject, keys: list[str]) -> None:
         """Change and delete rows of a page that has been read but not written; the stream has all of that when this returns."""
@@ -238,11 +260,11 @@ class Move:
         return scene.spec(self.schema, subject, self.side(subject).target(subject), self.since)
 
     @contextmanager
-    def _worker(self, subject: Subject, plan: str, arm: Arm, stops: list[str]) -> Iterator[Running]:
+    def _worker(self, subject: Subject, plan_id: str, arm: Arm, stops: list[str]) -> Iterator[Running]:
         job = self.folder / f"worker-{subject.name}.json"
         job.write_text(json.dumps({
             "spec": self.spec(subject), "arm": arm, "stops": stops, "key": self.side(subject).key,
-            "plan": plan, "journal": self.store_url, "lease_s": LEASE_S,
+            "plan": plan_id, "journal": self.store_url, "lease_s": LEASE_S,
         }))  # fmt: skip
         running = Running(job, self.folder / f"worker-{subject.name}.log")
         try:
@@ -326,14 +348,6 @@ class Move:
                 else:
                     found["never"] += 1
         return found
-
-
-def _chunks(source: Source, connection: Any) -> Iterator[PlannedChunk]:
-    low, number, last = None, 0, source.last_key(connection)
-    while last is not None and low != last:
-        high = source.nth_key(connection, low, source.spec.limits.chunk_rows) or last
-        yield PlannedChunk(number, low, high, source.count(connection, low, high).rows)
-        low, number = high, number + 1
 
 
 class Running:

@@ -23,6 +23,7 @@ VERSION = "row_version"
 BIG = 2**64 - 10**9
 """Ids of 20 digits: a change stream rounds them unless it is told otherwise."""
 USERS = 500
+UNITS_PER_S = 5_000
 CHUNK_ROWS, PAGE_ROWS = 1000, 250
 """Of the backfill: small, so that a worker can be killed at any of many places."""
 
@@ -196,7 +197,15 @@ def spec(schema: str, subject: Subject, target: Mapping[str, Any], since: dateti
         },
         "version": {"column": VERSION},
         "target": dict(target),
-        "limits": {"chunk_rows": CHUNK_ROWS, "page_rows": PAGE_ROWS, "page_s": 0.5, "threads": 4, "max_lag_s": None},
+        "limits": {
+            "chunk_rows": CHUNK_ROWS,
+            "page_rows": PAGE_ROWS,
+            "page_s": 0.5,
+            "threads": 4,
+            "units_per_s": UNITS_PER_S,
+            "max_lag_s": None,
+            "max_threads_running": None,
+        },
         "live": {"since": since.isoformat(), "applications": ["carshare-demo"], "stream": "DMS, Kinesis, cdc_apply"},
         **more,
     }

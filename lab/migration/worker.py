@@ -19,11 +19,13 @@ import redis
 import sqlalchemy as sa
 
 from dbops.backfill import copying, spec
+from dbops.backfill.brake import Brake
 from dbops.backfill.dynamodb import DynamoTarget
 from dbops.backfill.journal import Journal
+from dbops.backfill.pacing import Bucket
 from dbops.backfill.redis_target import RedisTarget
 from dbops.backfill.source import Source, open_source
-from dbops.backfill.target import Pace, Pressure, Sent
+from dbops.backfill.target import Pace, Sent
 from dbops.keyvalue import rules
 from dbops.keyvalue.items import canonical
 from dbops.keyvalue.rules import Outcome, Write
@@ -79,15 +81,13 @@ class PlainItems:
     """What must not be done: the same items, put without a condition."""
 
     target: Any
-    client: Any
-    table: str
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.target, name)
 
     def write(self, writes: Sequence[Write], pace: Pace) -> Sent:
         for each in writes:
-            self.client.put_item(TableName=self.table, Item=rules.document(each, self.target.names))
+            self.target.client.put_item(TableName=self.target.table, Item=rules.document(each, self.target.names))
         return Sent([Outcome() for _ in writes], requests=len(writes))
 
 
@@ -112,27 +112,19 @@ class PlainHashes:
         return Sent([Outcome() for _ in writes], requests=len(writes))
 
 
-class Unhurried:
-    """No limit: the machine is small enough."""
-
-    def spend(self, units: float) -> None:
-        pass
-
-    def eased(self, pressure: Pressure, refused_units: float) -> None:
-        pass
-
-
 def main(job: dict[str, Any]) -> None:
     """Copy what is left of a plan."""
     declared = spec.BackfillSpec.model_validate(job["spec"])
     journal = Journal(sa.create_engine(job["journal"]))
+    pace = Bucket(journal.engine, declared.target.resource, declared.limits.units_per_s)
     with closing(connect()) as connection:
         source = open_source(connection, declared)
-    with opened(source, job) as target:
-        copied = copying.copy(
-            journal, source, connect, target, Unhurried(), lambda: 0.0, job["plan"], f"worker {os.getpid()}",
-            lease_s=job["lease_s"],
-        )  # fmt: skip
+        brake = Brake(declared.limits, connection, None, lambda: journal.paused(declared.name))
+        with opened(source, job["key"]) as target:
+            copied = copying.copy(
+                journal, source, connect, arm_of(target, job), pace, brake, job["plan"], f"worker {os.getpid()}",
+                lease_s=job["lease_s"],
+            )  # fmt: skip
     say({"done": copied.end, "reason": copied.reason})
 
 
@@ -142,17 +134,28 @@ def connect() -> Any:
 
 
 @contextmanager
-def opened(source: Source, job: dict[str, Any]) -> Iterator[Any]:
-    """The target, which stops where the job says."""
-    to, steps, is_safe = source.spec.target, Steps(job["stops"]), job["arm"] == "conditional"
+def opened(source: Source, key: str) -> Iterator[Any]:
+    """The target of a source.
+
+    Args:
+        source: what is read
+        key: access key of the account; empty for Redis
+    """
+    to, threads = source.spec.target, source.spec.limits.threads
     if to.kind == "dynamodb":
-        client = dynamodb.client(job["key"])
-        with DynamoTarget(client, to.table, source.view, threads=source.spec.limits.threads) as table:
-            yield Stopping(table if is_safe else PlainItems(table, client, to.table), steps)
+        with DynamoTarget(dynamodb.client(key), to.table, source.view, threads=threads) as table:
+            yield table
     else:
         store = RedisStore(redis.Redis(config.HOST, config.port("redis")), source.view, to.prefix, to.layout)
-        with closing(RedisTarget(store, threads=source.spec.limits.threads)) as keys:
-            yield Stopping(keys if is_safe else PlainHashes(keys, store), steps)
+        with closing(RedisTarget(store, threads=threads)) as keys:
+            yield keys
+
+
+def arm_of(target: Any, job: dict[str, Any]) -> Stopping:
+    """The target as the job wants it to write, which stops where the job says."""
+    if job["arm"] == "unconditional":
+        target = PlainHashes(target, target.store) if isinstance(target, RedisTarget) else PlainItems(target)
+    return Stopping(target, Steps(job["stops"]))
 
 
 if __name__ == "__main__":
