@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbops import reports
-from dbops.backfill import charts, records, summary
+from dbops.backfill import charts, gate, records, summary
 from dbops.backfill.charts import Sample
 from dbops.backfill.records import FAILING, Chunk, Compared, Difference, Event, Plan, Rejected, Tally, Verification
 from dbops.backfill.spec import BackfillSpec
@@ -457,30 +457,22 @@ def test_a_roll_back_is_fail_closed(more: dict[str, Any], verdict: Verdict, reas
     assert summary.judge_roll_back(rolled_back(), dry_run=True)[0] is Verdict.DRY_RUN
 
 
-QUIET = summary.Application("app", NOW, NOW - timedelta(days=8), reads=1000)
+QUIET = gate.Quiet("app", 1000, 0, None, NOW - timedelta(days=8), NOW, 1, (), 0)
 
 
-@pytest.mark.parametrize(
-    ("plan", "closed_by", "applications", "reason"),
-    [
-        pytest.param(PLAN, ["the stream lags"], [QUIET], "the stream lags", id="said"),
-        pytest.param(PLAN, [], [], "application app has reported nothing", id="nobody"),
-        pytest.param(PLAN, [], [replace(QUIET, heard_at=None)], "has reported nothing", id="never-heard"),
-        pytest.param(PLAN, [], [replace(QUIET, fallback_hits=1)], "1 fall-back hit", id="hit"),
-        pytest.param(PLAN, [], [replace(QUIET, holes=2)], "2 holes in its reports", id="holes"),
-        pytest.param(None, [], [QUIET], "the plan is not there", id="no-plan"),
-        pytest.param(replace(PLAN, state="copied"), [], [QUIET], "the plan is copied", id="not-verified"),
-    ],
-)
-def test_the_gate_is_closed_by_anything(plan: Any, closed_by: list[str], applications: Any, reason: str) -> None:
-    report = summary.gate_report(spec(), plan, closed_by, applications, COMMON)
-    assert report.verdict is Verdict.REFUSED
-    assert any(reason in told for told in report.reasons)
+def test_a_closed_gate_is_told_by_its_reasons_and_when_it_may_open() -> None:
+    opens_at = NOW + timedelta(days=2)
+    closed = gate.Gate(False, ("the stream lags", "app: silent since <then>"), ("a note",), (QUIET,), opens_at)
+    report = summary.gate_report(spec(), PLAN, closed, COMMON)
+    assert report.verdict is Verdict.WARNING
+    assert list(report.reasons[:3]) == ["the stream lags", "app: silent since <then>", "a note"]
+    assert f"from {opens_at:%Y-%m-%d %H:%M} UTC on" in report.reasons[3]
     assert report.figures[0].value == "closed"
+    assert "&lt;then&gt;" in reports.render_html(report)
 
 
 def test_the_gate_opens_when_every_application_was_quiet() -> None:
-    report = summary.gate_report(spec(), PLAN, [], [QUIET], COMMON)
+    report = summary.gate_report(spec(), PLAN, gate.Gate(True, (), (), (QUIET,)), COMMON)
     assert report.verdict is Verdict.OK
     assert report.figures[0].value == "open"
     assert "falls_back=False" in reports.render_html(report)

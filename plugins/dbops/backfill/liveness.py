@@ -8,6 +8,7 @@ from typing import Any
 
 from dbops import mysql
 from dbops.backfill.findings import Finding, refusal, warning
+from dbops.backfill.gate import StreamState
 from dbops.backfill.records import Beat
 from dbops.backfill.spec import BackfillSpec
 
@@ -177,6 +178,23 @@ def _task(dms: Any, name: str) -> dict[str, Any] | None:
 def _latencies(
     spec: BackfillSpec, task: Mapping[str, Any], dms: Any, cloudwatch: Any, now: datetime
 ) -> Iterator[Finding]:
+    for metric, seconds in read_latencies(task, dms, cloudwatch, now).items():
+        if seconds is None:
+            yield refusal(
+                "stream_latency",
+                f"CloudWatch has no {metric} of the last {LATENCY_MINUTES} minutes",
+                "see whether the task really runs",
+            )
+        elif seconds > spec.live.max_stream_lag_s:
+            yield refusal(
+                "stream_latency",
+                f"{metric} is {seconds:.0f} s, above live.max_stream_lag_s",
+                "wait until the stream has caught up",
+            )
+
+
+def read_latencies(task: Mapping[str, Any], dms: Any, cloudwatch: Any, now: datetime) -> dict[str, float | None]:
+    """Newest CDCLatencySource and CDCLatencyTarget of a task in seconds; None where CloudWatch has none of the last minutes."""
     arn = task["ReplicationInstanceArn"]
     (instance, *_) = dms.describe_replication_instances(
         Filters=[{"Name": "replication-instance-arn", "Values": [arn]}]
@@ -186,6 +204,7 @@ def _latencies(
         "ReplicationInstanceIdentifier": instance["ReplicationInstanceIdentifier"],
         "ReplicationTaskIdentifier": task["ReplicationTaskArn"].rpartition(":")[2],
     }
+    found: dict[str, float | None] = {}
     for metric in ("CDCLatencySource", "CDCLatencyTarget"):
         points = cloudwatch.get_metric_statistics(
             Namespace="AWS/DMS",
@@ -196,17 +215,16 @@ def _latencies(
             Period=60,
             Statistics=["Maximum"],
         )["Datapoints"]
-        if not points:
-            yield refusal(
-                "stream_latency",
-                f"CloudWatch has no {metric} of the last {LATENCY_MINUTES} minutes",
-                "see whether the task really runs",
-            )
-            continue
-        newest = max(points, key=lambda point: point["Timestamp"])["Maximum"]
-        if newest > spec.live.max_stream_lag_s:
-            yield refusal(
-                "stream_latency",
-                f"{metric} is {newest:.0f} s, above live.max_stream_lag_s",
-                "wait until the stream has caught up",
-            )
+        found[metric] = max(points, key=lambda point: point["Timestamp"])["Maximum"] if points else None
+    return found
+
+
+def stream_state(spec: BackfillSpec, dms: Any, cloudwatch: Any, now: datetime) -> StreamState | None:
+    """How far the DMS task of the spec is; None where the spec names none."""
+    if (name := spec.live.replication_task) is None:
+        return None
+    task = _task(dms, name)
+    if task is None or task["Status"] != "running" or "cdc" not in task["MigrationType"]:
+        return StreamState(None, is_running=False, name=name)
+    seconds = read_latencies(task, dms, cloudwatch, now).values()
+    return StreamState(None if None in seconds else max(each or 0.0 for each in seconds), is_running=True, name=name)

@@ -11,13 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Protocol, get_args
 
 from dbops import reports
 from dbops.alerting import MAX_FIELD, MAX_MESSAGE, mask
 from dbops.backfill import charts
 from dbops.backfill.charts import Sample
+from dbops.backfill.gate import Gate
 from dbops.backfill.records import (
     FAILING,
     Chunk,
@@ -815,70 +815,39 @@ def roll_back_report(of: Standing, common: Mapping[str, Any], *, dry_run: bool =
 # Gate ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Application:
-    """What one application has reported of its reads."""
-
-    name: str
-    heard_at: datetime | None
-    """Newest report; None: never."""
-    quiet_since: datetime | None
-    """From when on its reports are whole and without a fall-back hit; None: they are not."""
-    reads: int = 0
-    fallback_hits: int = 0
-    """In the time that counts."""
-    holes: int = 0
-    """Stretches of that time that no report covers."""
-
-
-def gate_report(
-    spec: BackfillSpec,
-    plan: Plan | None,
-    closed_by: Sequence[str],
-    applications: Sequence[Application],
-    common: Mapping[str, Any],
-) -> reports.Report:
-    """Whether reads may leave MySQL. It is open only when nothing closes it and every declared application has reported.
+def gate_report(spec: BackfillSpec, plan: Plan | None, found: Gate, common: Mapping[str, Any]) -> reports.Report:
+    """Whether reads may leave MySQL. A closed gate is no failure: that is the state of every move until its end.
 
     Args:
         spec: its applications and quiet days
         plan: the newest of the spec
-        closed_by: why it is closed, as the gate has decided
-        applications: what each has reported
+        found: what the gate has decided
         common: dag_id, run_id, parameters, versions and provenance
     """
-    told = {one.name: one for one in applications}
-    reasons = list(closed_by)
-    reasons += [
-        f"application {name} has reported nothing"
-        for name in spec.live.applications
-        if name not in told or told[name].heard_at is None
-    ]
-    reasons += [
-        f"application {one.name}: {_count(one.fallback_hits, 'fall-back hit')}"
-        for one in applications
-        if one.fallback_hits
-    ]
-    reasons += [
-        f"application {one.name}: {_count(one.holes, 'hole')} in its reports, and silence proves nothing"
-        for one in applications
-        if one.holes
-    ]
-    if plan is None or plan.state != "verified":
-        reasons.append(f"the plan is {plan.state if plan else 'not there'}, not verified")
-    reasons = _masked_all(dict.fromkeys(reasons))
-    days = spec.gate.quiet_days
-    rows = [[one.name, one.heard_at, one.quiet_since, one.reads, one.fallback_hits, one.holes] for one in applications]
-    columns = ["application", "last heard, UTC", "quiet since, UTC", "reads", "fall-back hits", "holes"]
+    days, told = spec.gate.quiet_days, found.applications
+    reasons = _masked_all([*found.reasons, *found.notes])
+    if found.opens_at is not None and not found.is_open:
+        reasons.append(
+            f"if no read falls back until then, the reports allow it from {found.opens_at:%Y-%m-%d %H:%M} UTC on"
+        )
+    rows = [
+        [one.application, one.last_heard, one.reads, one.fallback_hits, one.last_fallback, one.lost_writes, one.processes,
+         ", ".join(one.silent) or None]
+        for one in told
+    ]  # fmt: skip
+    columns = [
+        "application", "last heard, UTC", "reads", "fall-back hits", "last of them, UTC", "lost dual writes", "processes", "fell silent",
+    ]  # fmt: skip
+    opened = [f"open: no read fell back to MySQL for {days} days, in {_count(len(rows), 'application')}"]
     return reports.Report(
-        title=f"Gate of backfill {spec.name}", spec=spec.name, verdict=Verdict.REFUSED if reasons else Verdict.OK,
-        reasons=_bounded(reasons) or [f"open: no read fell back to MySQL for {days} days, in {_count(len(rows), 'application')}"],
+        title=f"Gate of backfill {spec.name}", spec=spec.name, verdict=Verdict.OK if found.is_open else Verdict.WARNING,
+        reasons=_bounded([*(opened if found.is_open else []), *reasons]),
         figures=[
-            reports.Figure(label="Gate", value="closed" if reasons else "open", note=f"{days} quiet days are needed"),
+            reports.Figure(label="Gate", value="open" if found.is_open else "closed", note=f"{days} quiet days are needed"),
             reports.Figure(label="Plan", value=plan.state if plan else "none", note=plan.plan_id if plan else ""),
         ],
         sections=[
-            _table("Applications", columns, rows),
+            _table("Applications in these days", columns, rows),
             reports.Text(
                 title="What comes after an open gate",
                 body="Set falls_back=False in every application. End the writes to MySQL, wait until the change stream has delivered "

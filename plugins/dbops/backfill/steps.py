@@ -1,0 +1,644 @@
+"""The steps of a backfill, each resumable from the journal alone.
+
+Operators, tests and benchmarks call these functions with a spec and a :class:`Services`. A step that is repeated finds in the journal what
+is done and does the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from random import Random
+from typing import Any, Literal
+
+from dbops import guardrails, mysql
+from dbops.backfill import copying, liveness, preflight, sampling, verify
+from dbops.backfill import estimate as estimates
+from dbops.backfill import gate as gating
+from dbops.backfill import plan as planning
+from dbops.backfill import repair as repairing
+from dbops.backfill.brake import Brake, Held
+from dbops.backfill.charts import Sample
+from dbops.backfill.copying import Copied
+from dbops.backfill.estimate import Estimate
+from dbops.backfill.gate import Gate, StreamState
+from dbops.backfill.pacing import Bucket
+from dbops.backfill.preflight import Preflight
+from dbops.backfill.records import CLOSED, Compared, Direction, Event, Plan, Tally, Verification
+from dbops.backfill.roll_back import Remover, RolledBack
+from dbops.backfill.services import Services, StepError, closing, opened
+from dbops.backfill.source import Source, open_source
+from dbops.backfill.spec import BackfillSpec
+from dbops.backfill.summary import Standing
+from dbops.backfill.verify import TooManyDifferences, Verifier
+
+Numbers = tuple[int, int]
+"""Positions, or numbers, [first, end)."""
+SEGMENTS_PER_TASK = 2
+HOLDS = ("pause", "window", "limit", "overloaded")
+"""Kinds of the events with which a copy ended on purpose before it was done."""
+
+
+def look(services: Services, spec: BackfillSpec, *, rows: int | None = None) -> Preflight:
+    """Everything that can be found before a copy; reads only.
+
+    Args:
+        services: of the run
+        spec: of the backfill
+        rows: of the view, where a walk has counted them; None: InnoDB's estimate
+    """
+    return preflight.check(preflight_services(services, spec), spec, rows=rows)
+
+
+def preflight_services(services: Services, spec: BackfillSpec) -> preflight.Services:
+    """How the preflight reaches what it looks at."""
+
+    def facts() -> Any:
+        with closing(services.source()) as conn:
+            source = open_source(conn, spec)
+        with opened(services, source.view, threads=1) as target:
+            return target.facts()
+
+    return preflight.Services(
+        writer=services.source,
+        reader=services.reader,
+        facts=facts,
+        dms=lambda: services.aws("dms"),
+        cloudwatch=lambda: services.aws("cloudwatch"),
+        beats=lambda: services.journal.beats(spec.name),
+        now=lambda: datetime.now(UTC),
+        region=services.region,
+    )
+
+
+# --- plan ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What planning came to."""
+
+    plan: Plan
+    estimate: Estimate
+    is_resumed: bool
+    needs_approval: bool
+
+    @property
+    def digest(self) -> str:
+        """Names this very plan at this price, for approvals."""
+        said = f"{self.plan.plan_id} {self.plan.rule_digest} {self.estimate.usd:.2f} {self.estimate.units:.0f}"
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+def estimated(plan: Plan) -> Estimate:
+    """The estimate that the plan was made with."""
+    return Estimate(**{**plan.estimate, "items": tuple(map(tuple, plan.estimate["items"]))})
+
+
+def planned(spec: BackfillSpec, plan: Plan, *, is_resumed: bool = True) -> Planned:
+    """A plan with its estimate, and whether a person has to approve it."""
+    made = estimated(plan)
+    return Planned(plan, made, is_resumed, made.usd > spec.limits.budget_usd)
+
+
+def make_plan(
+    services: Services, spec: BackfillSpec, *, abandon_open: bool = False, today: date | None = None
+) -> Planned:
+    """Go on with the spec's open plan, or walk the table and keep a new one, whole or not at all.
+
+    Args:
+        services: of the run
+        spec: of the backfill
+        abandon_open: give up an open plan first; what it wrote stays
+        today: to tell the age of the prices
+
+    Raises:
+        Refused: the open plan was made under other rules, or on another server; or the estimate is above limits.max_hours
+        StepError: the table has no rows, or a row of it has several rows in the view
+    """
+    journal = services.journal
+    with closing(services.source()) as writer, closing(services.reader()) as reader:
+        source = open_source(writer, spec)
+        if (there := journal.open_plan(spec.name)) is not None:
+            if not abandon_open:
+                return _continued(spec, there, mysql.read_server(writer).server_uuid)
+            journal.set_state(there.plan_id, "abandoned", expected=("planned", "copying", "copied"))
+        server = mysql.read_server(writer)
+        position = _position(writer)
+        walk = planning.walk(reader, source, spec.limits.chunk_rows)
+        _check_walk(spec, walk)
+        sample = estimates.measure(reader, source, estimates.spread(reader, source))
+    with opened(services, source.view, threads=1) as target:
+        facts = target.facts()
+    made = estimates.estimate(spec, sample, facts, rows=walk.view_rows, region=services.region, today=today)
+    if made.hours > spec.limits.max_hours:
+        raise guardrails.Refused(
+            f"the copy would take about {made.hours:.1f} h, limits.max_hours is {spec.limits.max_hours:g}; it is limited by "
+            f"{made.limited_by}. Raise one of them"
+        )
+    plan = planning.new_plan(
+        spec,
+        walk,
+        server_uuid=server.server_uuid,
+        log_position=position,
+        now=datetime.now(UTC),
+        estimate=made.as_json(),
+    )
+    journal.begin(plan, walk.chunks, shuffle_seed=int(hashlib.sha256(plan.plan_id.encode()).hexdigest()[:8], 16))
+    return planned(spec, plan, is_resumed=False)
+
+
+def _continued(spec: BackfillSpec, plan: Plan, server_uuid: str) -> Planned:
+    if plan.rule_digest != spec.rule_digest():
+        raise guardrails.Refused(
+            f"plan {plan.plan_id} is open under other rules (view, key, version, target or engine have changed since). "
+            "Take the change back, or run once with abandon_open_plan: what it wrote stays, backfill_roll_back removes it"
+        )
+    if plan.server_uuid != server_uuid:
+        raise guardrails.Refused(
+            f"plan {plan.plan_id} was made on server {plan.server_uuid}, this is {server_uuid}: a clone, or the writer after a failover. "
+            "Correct the connection; after a failover run once with abandon_open_plan: what was copied is found equal, not written again"
+        )
+    return planned(spec, plan)
+
+
+def _check_walk(spec: BackfillSpec, walk: planning.Walk) -> None:
+    if not walk.chunks:
+        raise StepError(
+            f"{spec.view.table} has no row that is to be copied: nothing was planned. Correct view.table or cold.where"
+        )
+
+
+def _position(conn: Any) -> str:
+    """Where the binary log of the writer is: its GTID set, or file:position."""
+    status = mysql.log_status(conn) or {}
+    if gtids := str(status.get("Executed_Gtid_Set") or "").replace("\n", ""):
+        return gtids
+    return f"{status.get('File', '')}:{status.get('Position', '')}" if status else ""
+
+
+def spans(services: Services, spec: BackfillSpec, plan: Plan) -> list[Numbers]:
+    """Positions of the chunks that are left to copy, for as many tasks as the spec allows."""
+    return planning.groups(services.journal.chunks(plan.plan_id), spec.limits.tasks)
+
+
+def approve(services: Services, plan_id: str, digest: str, who: str) -> None:
+    """Keep a person's yes to this very plan."""
+    services.journal.approve(plan_id, digest, who)
+
+
+# --- copy ---------------------------------------------------------------------------------------------------------------
+
+
+def require_leave(services: Services, spec: BackfillSpec, confirm: str | None) -> None:
+    """Refuse unless the target is on the allow-list and the spec's name was typed out."""
+    guardrails.require_confirmation(confirm, spec.name)
+    guardrails.require_allowed(spec.target.allow_name, services.allowed, services.allowed_where)
+
+
+def require_approval(services: Services, spec: BackfillSpec, plan: Plan) -> None:
+    """Refuse a plan that is above the budget and that nobody has approved."""
+    made = planned(spec, plan)
+    if made.needs_approval and services.journal.approved(plan.plan_id, made.digest) is None:
+        raise guardrails.Refused(
+            f"plan {plan.plan_id} costs about {made.estimate.usd:.2f} {made.estimate.currency}, limits.budget_usd is "
+            f"{spec.limits.budget_usd:g}, and nobody has approved it. Run again and approve it, or raise the budget"
+        )
+
+
+def copy_span(
+    services: Services,
+    spec: BackfillSpec,
+    plan_id: str,
+    span: Numbers,
+    owner: str,
+    *,
+    confirm: str | None,
+    stop: threading.Event,
+) -> Copied:
+    """Copy the chunks of one task, then help the others. Repeated, it goes on where any attempt has ended.
+
+    Args:
+        services: of the run
+        spec: of the backfill
+        plan_id: of its open plan
+        span: positions of this task
+        owner: names this attempt
+        confirm: the spec's name, typed out
+        stop: ends it after the page under way
+
+    Raises:
+        Refused: no confirmation, allow-list or approval
+        JournalError: the plan is closed
+        Unsound: the store does not hold what it acknowledged
+    """
+    require_leave(services, spec, confirm)
+    plan = services.journal.plan(plan_id)
+    require_approval(services, spec, plan)
+    if plan.state == "planned":
+        services.journal.set_state(plan_id, "copying", expected=("planned", "copying"))
+    if plan.state == "copied":
+        return Copied("done", "", Tally(), 0)
+    with working(services, spec, stop) as (source, target, brake):
+        pace = _bucket(services, spec, stop)
+        try:
+            done = copying.copy(
+                services.journal, source, services.reader, target, pace, brake, plan_id, owner, span, stop=stop
+            )
+        finally:
+            for event in brake.waited:
+                services.journal.note(
+                    plan_id, Event("wait", "; ".join(event.reasons), event.seconds, 1, event.began_at, services.run)
+                )
+    if done.reason:
+        services.journal.note(plan_id, Event(done.end, done.reason, run=services.run))
+    finish_copy(services, plan_id)
+    return done
+
+
+def finish_copy(services: Services, plan_id: str) -> bool:
+    """Note that every chunk is done, if it is so. Whether it is."""
+    journal = services.journal
+    counts = journal.counts(plan_id)
+    if counts.get("planned"):
+        return False
+    if journal.plan(plan_id).state in ("planned", "copying"):
+        journal.sample(plan_id, exactly=True)
+        journal.set_state(plan_id, "copied", expected=("planned", "copying", "copied"))
+    return True
+
+
+@contextmanager
+def working(services: Services, spec: BackfillSpec, stop: threading.Event) -> Iterator[tuple[Source, Any, Brake]]:
+    """Source, target and brake of a task, closed in the end."""
+    with ExitStack() as stack:
+        first = stack.enter_context(closing(services.source()))
+        source = open_source(first, spec)
+        lag = stack.enter_context(closing(services.lag_source() if spec.limits.max_lag_s is not None else None))
+        target = stack.enter_context(opened(services, source.view, threads=spec.limits.threads, pause=stop.wait))
+        yield source, target, Brake(spec.limits, first, lag, lambda: services.journal.paused(spec.name), stop=stop)
+
+
+# --- verify -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one task of a verification compares: numbers [first, end) of chunks, of segments of the store, or the sample."""
+
+    verification_id: int
+    direction: Direction
+    first: int
+    end: int
+    of: int
+    """How many there are of them: chunks of the plan, segments of the store."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For XCom."""
+        return asdict(self)
+
+
+def list_parts(services: Services, spec: BackfillSpec, plan: Plan, mode: str) -> list[Part]:
+    """Begin the verification of this run, or go on with it.
+
+    Raises:
+        StepError: the copy has not come to its end
+    """
+    journal = services.journal
+    if journal.plan(plan.plan_id).state not in ("copied", "verified"):
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(journal.counts(plan.plan_id).items()))
+        raise StepError(f"plan {plan.plan_id} is {plan.state} ({counts} chunks): copy it first. Nothing was compared")
+    number = journal.begin_verification(plan.plan_id, services.run, mode)
+    if mode == "sample":
+        strata = len(sampling.STRATA)
+        parts = [Part(number, "sample", 0, strata, strata)]
+    else:
+        total = plan.chunks + 1  # and what was inserted behind the last chunk
+        parts = [Part(number, "forward", first, end, total) for first, end in _cut(total, spec.limits.tasks)]
+    if spec.verify.reverse:
+        segments = spec.limits.tasks * SEGMENTS_PER_TASK
+        parts += [Part(number, "reverse", first, end, segments) for first, end in _cut(segments, spec.limits.tasks)]
+    return parts
+
+
+def verify_part(services: Services, spec: BackfillSpec, plan: Plan, part: Part, *, stop: threading.Event) -> str:
+    """Compare what one task has to; repeated, it leaves out what the journal has. What was found, for the log.
+
+    Raises:
+        Held: paused, outside of the window, or the servers cannot take it; what is compared is kept
+        StepError: there are more differences than verify.max_differences
+    """
+    journal = services.journal
+    has = {one.part for one in journal.compared(part.verification_id) if one.direction == part.direction}
+    wanted = {*range(part.first, part.end)} - has
+    totals: Counter[str] = Counter()
+    with verifying_with(services, spec, stop) as (source, verifier, conn):
+        try:
+            for found in _compare(services, spec, plan, part, wanted, source, verifier, conn):
+                journal.add_classes(part.verification_id, found)
+                totals.update(found.counts)
+        except TooManyDifferences as error:
+            journal.set_differences(part.verification_id, part.direction, error.found.part, error.found.differences)
+            raise StepError(f"{error}; the rest was not compared. Find the cause before you verify again") from error
+    return f"{part.direction} {part.first}-{part.end - 1} of {part.of}: {dict(totals) or 'nothing was left to compare'}"
+
+
+def _compare(
+    services: Services, spec: BackfillSpec, plan: Plan, part: Part, wanted: Collection[int], source: Source, verifier: Verifier, conn: Any
+) -> Iterator[Compared]:  # fmt: skip
+    if part.direction == "reverse":
+        yield from verifier.reverse(wanted, part.of)
+        return
+    found = verify.spans(services.journal.chunks(plan.plan_id), source.last_key(conn))
+    if part.direction == "forward":
+        yield from verifier.forward(span for span in found if span.number in wanted)
+        return
+    # Seeded by the verification, so that a task that is repeated draws the same keys.
+    for stratum in sampling.draw(source, conn, found, spec.verify.sample_rows, Random(part.verification_id)):  # noqa: S311
+        if stratum.number in wanted:
+            yield verifier.keys(stratum.number, stratum.wanted, name=stratum.name, note=stratum.note)
+
+
+@contextmanager
+def verifying_with(
+    services: Services, spec: BackfillSpec, stop: threading.Event
+) -> Iterator[tuple[Source, Verifier, Any]]:
+    """Source, verifier and its connection to the writer, closed in the end."""
+    with working(services, spec, stop) as (source, target, brake), closing(services.source()) as conn:
+        wanted = spec.verify
+        verifier = Verifier(
+            source, target, conn, drain_s=wanted.drain_s, page_rows=spec.limits.page_rows, shared_table=wanted.shared_table,
+            max_differences=wanted.max_differences, hold=lambda: _hold(brake), sleep=lambda seconds: _wait(stop, seconds),
+        )  # fmt: skip
+        yield source, verifier, conn
+
+
+def _hold(brake: Brake) -> None:
+    brake()
+
+
+def _wait(stop: threading.Event, seconds: float) -> None:
+    if stop.wait(seconds):
+        raise Held("stop", "the worker was asked to end")
+
+
+def _cut(total: int, tasks: int) -> list[Numbers]:
+    """[first, end) of at most so many tasks, about equal."""
+    count = max(1, min(total, tasks))
+    return [(total * number // count, total * (number + 1) // count) for number in range(count)]
+
+
+def end_verification(services: Services, spec: BackfillSpec, plan: Plan) -> str:
+    """End the newest verification with its verdict; a plan of which all is right becomes ``verified``.
+
+    Returns:
+        ``clean`` or ``differences``
+
+    Raises:
+        StepError: parts of it were not compared
+    """
+    journal = services.journal
+    proof = journal.verification(plan.plan_id)
+    if proof is None:
+        raise StepError(f"plan {plan.plan_id} has no verification: run again")
+    parts = journal.compared(proof.verification_id)
+    if missing := _missing(spec, plan, proof, parts):
+        raise StepError(
+            f"verification {proof.verification_id}: {missing} were not compared; clear the task that is red"
+        )
+    bound = None
+    if proof.mode == "sample":
+        uniform = next(part for part in parts if part.name == sampling.STRATA[0])
+        bound = sampling.bound_of(uniform, plan.rows).upper
+    left = journal.differences(plan.plan_id)
+    failing = left or any(part.failing for part in parts)
+    verdict: Literal["clean", "differences"] = "differences" if failing else "clean"
+    journal.end_verification(proof.verification_id, verdict, bound)
+    if verdict == "clean":
+        journal.set_state(plan.plan_id, "verified", expected=("copied", "verified"))
+    return verdict
+
+
+def _missing(spec: BackfillSpec, plan: Plan, proof: Verification, parts: Collection[Compared]) -> str:
+    """Which parts a verification lacks; empty when it has all. What was inserted behind the last chunk need not be there."""
+    seen = Counter(part.direction for part in parts)
+    chunks = {part.part for part in parts if part.direction == "forward"}
+    lacking = []
+    if proof.mode == "full" and (left := {*range(plan.chunks)} - chunks):
+        lacking.append(f"{len(left)} of {plan.chunks} chunks")
+    if proof.mode == "sample" and seen["sample"] < 1:
+        lacking.append("the sample")
+    segments = spec.limits.tasks * SEGMENTS_PER_TASK
+    if spec.verify.reverse and seen["reverse"] < segments:
+        lacking.append(f"{segments - seen['reverse']} of {segments} segments of the store")
+    return " and ".join(lacking)
+
+
+# --- repair -------------------------------------------------------------------------------------------------------------
+
+
+def repair(services: Services, spec: BackfillSpec, plan: Plan, *, confirm: str | None, stop: threading.Event) -> str:
+    """Put the differences of the newest verification right, where the condition allows it, and look at them once more.
+
+    Returns:
+        what was done, in a line
+
+    Raises:
+        Refused: no confirmation or allow-list
+        Held: paused, outside of the window, or the servers cannot take it; repeat it
+    """
+    require_leave(services, spec, confirm)
+    journal, plan_id = services.journal, plan.plan_id
+    proof, left = journal.verification(plan_id), journal.differences(plan_id)
+    if proof is None or not left:
+        return "there are no differences"
+    with verifying_with(services, spec, stop) as (source, verifier, conn):
+        done = repairing.repair(
+            source, verifier.target, conn, left, _bucket(services, spec, stop), stamp=plan.stamp, hold=verifier.hold
+        )
+        journal.note(
+            plan_id, Event("repair", repairing.summary(done), count=done.written + done.buried, run=services.run)
+        )
+        number = 1 + max((part.part for part in journal.compared(proof.verification_id)), default=0)
+        journal.add_classes(proof.verification_id, repairing.look_again(verifier, number, left))
+    return repairing.summary(done)
+
+
+# --- roll back ----------------------------------------------------------------------------------------------------------
+
+
+def begin_roll_back(services: Services, spec: BackfillSpec, plan_id: str | None) -> list[Numbers]:
+    """Close the plan whose items go, so that nobody copies it any more.
+
+    Returns:
+        positions of its chunks, for as many tasks as the spec allows
+
+    Raises:
+        Refused: no plan is named, it is another spec's, or reads do not fall back any more
+    """
+    journal = services.journal
+    known = {plan.plan_id: plan for plan in journal.plans(spec.name)}
+    if plan_id is None or plan_id not in known:
+        raise guardrails.Refused(f"plan_id is {plan_id!r}; plans of {spec.name}: {', '.join(known) or 'none'}")
+    plan = known[plan_id]
+    if plan.state not in CLOSED:
+        journal.set_state(plan_id, "abandoned", expected=("planned", "copying", "copied"))
+    return _cut(plan.chunks, spec.limits.tasks)
+
+
+def roll_back_span(
+    services: Services,
+    spec: BackfillSpec,
+    plan_id: str,
+    span: Numbers,
+    owner: str,
+    *,
+    confirm: str | None,
+    stop: threading.Event,
+) -> RolledBack:
+    """Remove the unchanged items of some chunks of a plan. Repeated, it goes on with the chunks that are left.
+
+    Raises:
+        Refused: no confirmation or allow-list
+        Held: paused, outside of the window, or the servers cannot take it; repeat it
+    """
+    require_leave(services, spec, confirm)
+    with verifying_with(services, spec, stop) as (source, verifier, conn):
+        remover = Remover(
+            source, verifier.target, conn, plan_id, _bucket(services, spec, stop), spec.limits.threads, verifier.hold
+        )
+        done = remover.chunks(services.journal, plan_id, owner, span=span)
+    services.journal.note(plan_id, Event("roll_back", _kept_by(done), count=done.removed, run=services.run))
+    return done
+
+
+def end_roll_back(services: Services, spec: BackfillSpec, plan_id: str, *, stop: threading.Event) -> Standing:
+    """When every chunk is rolled back: sweep items whose rows have gone since, and close the plan.
+
+    Raises:
+        Held: paused, outside of the window, or the servers cannot take it; repeat it
+    """
+    journal = services.journal
+    counts = journal.counts(plan_id)
+    swept = RolledBack()
+    if set(counts) == {"rolled_back"}:
+        with verifying_with(services, spec, stop) as (source, verifier, conn):
+            remover = Remover(
+                source,
+                verifier.target,
+                conn,
+                plan_id,
+                _bucket(services, spec, stop),
+                spec.limits.threads,
+                verifier.hold,
+            )
+            for segment in range(spec.limits.tasks):
+                for found, _ in remover.sweep(segment, spec.limits.tasks):
+                    swept += found
+        if swept.removed:
+            journal.note(
+                plan_id, Event("roll_back", f"swept: {_kept_by(swept)}", count=swept.removed, run=services.run)
+            )
+        journal.set_state(plan_id, "rolled_back", expected=(*CLOSED,))
+    return Standing(
+        spec, journal.plan(plan_id), counts=counts, tally=journal.tally(plan_id), chunks=tuple(journal.chunks(plan_id)),
+        events=tuple(journal.events(plan_id)), kept_by={name: count for name, count in asdict(swept).items() if name in _STAY and count},
+    )  # fmt: skip
+
+
+def written(services: Services, spec: BackfillSpec, plan_id: str | None) -> Standing:
+    """What a plan has written, the newest one where none is named: for the dry run of a roll-back."""
+    journal = services.journal
+    found = [plan for plan in journal.plans(spec.name) if plan_id in (None, plan.plan_id)]
+    if not found:
+        return Standing(spec)
+    plan = found[0]
+    return Standing(
+        spec, plan, counts=journal.counts(plan.plan_id), tally=journal.tally(plan.plan_id), chunks=tuple(journal.chunks(plan.plan_id)),
+        events=tuple(journal.events(plan.plan_id)),
+    )  # fmt: skip
+
+
+_STAY = ("newer", "overtaken")
+
+
+def _kept_by(done: RolledBack) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in asdict(done).items() if count) or "nothing was there"
+
+
+def _bucket(services: Services, spec: BackfillSpec, stop: threading.Event) -> Bucket:
+    """The pace that everything which writes the spec's target shares."""
+    limits = spec.limits
+    return Bucket(
+        services.pool, spec.target.resource, limits.units_per_s, tasks=limits.tasks, max_wait_s=limits.max_wait_s, wait=stop.wait
+    )  # fmt: skip
+
+
+# --- gate ---------------------------------------------------------------------------------------------------------------
+
+
+def decide_gate(
+    services: Services, spec: BackfillSpec, *, gone: Collection[str] = (), stream_is_drained: bool = False
+) -> tuple[Gate, Plan | None]:
+    """Whether reads may leave MySQL, and the plan that it is about.
+
+    Args:
+        services: of the run
+        spec: of the backfill
+        gone: processes of applications of which a person says that they are dead
+        stream_is_drained: a person says that the stream without a DMS task runs and has delivered everything
+    """
+    journal, now = services.journal, datetime.now(UTC)
+    plans = journal.plans(spec.name, limit=1)
+    plan = plans[0] if plans else None
+    since = now - timedelta(days=spec.gate.quiet_days, hours=1)
+    if spec.live.replication_task is None:
+        stream = StreamState(0.0, is_running=True, name=spec.live.stream) if stream_is_drained else None
+    else:
+        stream = liveness.stream_state(spec, services.aws("dms"), services.aws("cloudwatch"), now)
+    proof = journal.verification(plan.plan_id) if plan else None
+    return gating.decide(spec, plan, proof, journal.beats(spec.name, since), stream, now, gone=gone), plan
+
+
+# --- report -------------------------------------------------------------------------------------------------------------
+
+
+def standing_before(services: Services, spec: BackfillSpec, found: Preflight) -> Standing:
+    """What a run knows before it writes."""
+    return Standing(
+        spec, services.journal.open_plan(spec.name), found.findings, tuple(found.types), found.facts, found.estimate
+    )
+
+
+def standing(services: Services, spec: BackfillSpec, plan: Plan) -> Standing:
+    """What the journal knows of a plan."""
+    journal, plan_id = services.journal, plan.plan_id
+    made = planned(spec, plan)
+    proof = journal.verification(plan_id)
+    differences = journal.differences(plan_id)
+    events = journal.events(plan_id)
+    counts = journal.counts(plan_id)
+    held = next((each.reason for each in reversed(events) if each.kind in HOLDS), "") if counts.get("planned") else ""
+    return Standing(
+        spec,
+        journal.plan(plan_id),
+        estimate=made.estimate,
+        approved_by=journal.approved(plan_id, made.digest),
+        counts=counts,
+        tally=journal.tally(plan_id),
+        chunks=tuple(journal.chunks(plan_id)),
+        held=held,
+        rejects=tuple(journal.rejects(plan_id)),
+        reject_count=journal.reject_count(plan_id),
+        verification=proof,
+        parts=tuple(journal.compared(proof.verification_id)) if proof else (),
+        differences=tuple(differences),
+        difference_count=len(differences),
+        samples=tuple(Sample(*each) for each in journal.series(plan_id)),
+        events=tuple(events),
+    )
