@@ -90,7 +90,7 @@ def whole_story(engine: sa.Engine, spec: str) -> None:
             middle = end - 5
             if begin < middle:
                 kept.reject(plan_id, chunk.number, [Rejected((str(middle),), "too large")])
-                chunk = kept.checkpoint(chunk, owner, (str(middle),), tally_of(begin, middle), 5)
+                chunk = kept.checkpoint(chunk, owner, (str(middle),), tally_of(begin, middle), 0.05)
             kept.finish(chunk, owner, tally_of(max(begin, middle), end))
         kept.set_state(plan_id, "copied", expected=["copying"])
     if kept.plan(plan_id).state == "copied":

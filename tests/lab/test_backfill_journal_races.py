@@ -219,3 +219,34 @@ def test_the_rate_holds_over_processes_and_threads_of_which_one_is_killed(engine
     (state, _) = pacing.Bucket(engine, "dynamodb::races", rate).state() or (None, None)
     assert state is not None
     assert state.granted_units >= total
+
+
+def test_no_grant_is_lost_among_tasks_that_draw_at_once(engine: sa.Engine) -> None:
+    """Two that read the same row may not both move it on."""
+    rate, draws = 1e6, 30
+    units = rate * pacing.SMALLEST_GRANT_S
+    buckets = [pacing.Bucket(engine, "dynamodb::crowd", rate, tasks=1_000) for _ in range(6)]
+    barrier = threading.Barrier(6)
+
+    def draw(bucket: pacing.Bucket) -> None:
+        barrier.wait()
+        for _ in range(draws):
+            bucket.spend(units)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(draw, buckets))
+    found = buckets[0].state()
+    assert found is not None
+    assert found[0].granted_units == pytest.approx(6 * draws * units)
+
+
+def test_the_statements_of_the_documentation_run(engine: sa.Engine) -> None:
+    """Also, every table is described."""
+    text = (ROOT / "docs" / "backfill.md").read_text().split("## Tables", 1)[1].split("\n## ")[0]
+    tables = [name for name in sa.inspect(engine).get_table_names() if "backfill" in name]
+    assert {name for name in tables if f"| `{name}` |" not in text} == set()
+    begun(engine)
+    with engine.connect() as connection:
+        for statement in text.split("```sql")[1].split("```")[0].split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
