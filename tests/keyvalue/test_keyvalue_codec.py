@@ -383,3 +383,23 @@ def test_sizes_count_names_and_digits() -> None:
 def test_canonical_json_is_json(value: Any) -> None:
     assert items.json_loads(items.json_dumps(value)) == value
     json.loads(items.json_dumps(value))
+
+
+@given(
+    st.integers(-(10**45), 10**45)
+    | st.decimals(allow_nan=False, allow_infinity=False)
+    | st.integers(-(10**9), 10**9).map(lambda n: Decimal(n) / 1000)
+    | st.integers(0, 40).map(lambda n: 10**n)
+)
+@settings(deadline=None)
+def test_short_numbers_are_counted_as_any_other(number: int | Decimal) -> None:
+    """What is read from the text of a number is what its normal form says."""
+    exact = Decimal(number).normalize(items.EXACT)
+    sign, digits, exponent = exact.as_tuple()
+    magnitude = items.SMALLEST <= exact.copy_abs() <= items.LARGEST
+    assert items.fits_number(number) == (not exact or (len(digits) <= items.DIGITS and magnitude))
+    text = items.number_text(number)
+    assert Decimal(text) == exact
+    assert items.number_text(Decimal(text)) == text
+    size = 1 if not exact else -(-(len(digits) + int(exponent) % 2) // 2) + 1 + sign
+    assert items.value_size({"N": text}) == items.value_size({"N": str(number)}) == size

@@ -22,6 +22,7 @@ NESTING = 31  # lists and maps in each other; the item itself is the 32nd level
 ITEM_BYTES = 400 * 1024
 WRITE_UNIT_BYTES = 1024
 EXACT = Context(prec=1000)
+_ALL_DIGITS = 10**DIGITS
 _MODULUS = 2**64
 _quoted = (
     json.encoder.encode_basestring
@@ -34,6 +35,8 @@ class Reject(ValueError):
 
 def number_text(value: int | Decimal) -> str:
     """The one text of a number: no trailing zeros, no negative zero, scientific beyond 38 places (boto3 refuses to read more digits)."""
+    if type(value) is int and -_ALL_DIGITS < value < _ALL_DIGITS:
+        return str(value)
     exact = Decimal(value).normalize(EXACT)
     if not exact:
         return "0"
@@ -42,6 +45,10 @@ def number_text(value: int | Decimal) -> str:
 
 def fits_number(value: int | Decimal) -> bool:
     """Whether DynamoDB has this number: 38 digits, magnitude 1E-130 to 9.99E+125."""
+    if isinstance(value, int) and -_ALL_DIGITS < value < _ALL_DIGITS:
+        return True
+    if len(text := str(value)) <= DIGITS and "E" not in text:
+        return True
     exact = Decimal(value).normalize(EXACT)
     return not exact or (len(exact.as_tuple().digits) <= DIGITS and SMALLEST <= exact.copy_abs() <= LARGEST)
 
@@ -205,6 +212,13 @@ def _canonical_number(text: str) -> str:
 
 
 def _number_size(text: str) -> int:
+    # Most numbers are short and in the form of `number_text`, where their digits can be counted in the text.
+    is_negative = text.startswith("-")
+    whole, point, fraction = (text[1:] if is_negative else text).partition(".")
+    if whole.isdigit() and whole[0] != "0" and (not point or (fraction.isdigit() and fraction[-1] != "0")):
+        zeros = 0 if point else len(whole) - len(whole.rstrip("0"))
+        count = len(whole) - zeros + len(fraction)
+        return -(-(count + (zeros + len(fraction)) % 2) // 2) + 1 + is_negative
     sign, digits, exponent = Decimal(text).normalize(EXACT).as_tuple()
     if not any(digits):
         return 1

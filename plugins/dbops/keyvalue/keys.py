@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import cached_property
 from string import Formatter
 from typing import Any
 from urllib.parse import unquote
@@ -55,17 +56,17 @@ class KeyTemplate:
     limit: int = PARTITION_BYTES
     """Bytes that the store allows."""
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Columns that it is made of, in order."""
         return tuple(piece.codec.name for piece in self.pieces if piece.codec)
 
-    @property
+    @cached_property
     def is_plain(self) -> bool:
         """It is one column and nothing else: the key is the column's own attribute, a number or bytes where it is one."""
         return len(self.pieces) == 1 and not self.pieces[0].text and not self.pieces[0].width
 
-    @property
+    @cached_property
     def separators(self) -> str:
         """Characters between two values, which do not stand in a value unescaped."""
         return "".join(piece.text for piece in self.pieces[1:] if piece.codec)
@@ -174,12 +175,12 @@ class KeyMap:
     parts: tuple[tuple[str, KeyTemplate], ...]
     """Name of the attribute, and its template."""
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Of the key attributes."""
         return tuple(name for name, _ in self.parts)
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Columns that name a row, each once."""
         return tuple(dict.fromkeys(column for _, template in self.parts for column in template.columns))

@@ -40,7 +40,7 @@ class View:
         """Codec by column."""
         return {codec.name: codec for codec in self.codecs}
 
-    @property
+    @cached_property
     def attribute_names(self) -> tuple[str, ...]:
         """Attributes that an item may have beside key and version."""
         return tuple(name for name in self.by_name if name not in self.keys.names)
