@@ -122,6 +122,17 @@ def test_an_item_that_moved_since_it_was_approved_stays() -> None:
     assert world.repair(found, may_bury=True).settled == 1
 
 
+def test_an_item_under_another_spelling_of_the_key_does_not_get_the_row() -> None:
+    """MySQL finds row 3 by it; the item of that row is another one."""
+    world = World()
+    other = {"pk": {"S": "RIDE#+3"}}
+    world.store.overwrite({**world.item(3), **other})
+    world.mysql.driving_key = lambda conn, found: ("3",)  # type: ignore[method-assign]
+    found = [Difference(canonical(other), "extra", "", "5", "")]
+    assert world.repair(found, may_bury=True).counts == {"written": 0, "buried": 1, "settled": 0, "left": 0}
+    assert not rules.is_tombstone(world.item(3), kit.NAMES)
+
+
 def test_what_the_condition_refuses_is_left_and_says_what_to_do() -> None:
     world = World()
     world.mysql.put(1, 5, "other")
@@ -208,6 +219,14 @@ def test_only_what_is_still_the_plans_is_removed() -> None:
     assert {number for number in range(1, ROWS + 1) if world.item(number) is None} == {*gone, 6}
     again = sum(world.remover().span(None, ("99",)), RolledBack())
     assert again == RolledBack(unstamped=2, newer=1, absent=1 + len(gone))
+
+
+def test_a_tombstone_stays_though_its_row_is_back() -> None:
+    world = World()
+    world.store.put(kit.tombstone(7, 5))
+    world.store.overwrite({**world.item(7), kit.NAMES.stamp: {"S": STAMP}})
+    found = sum(world.remover().span(None, ("99",)), RolledBack())
+    assert found == RolledBack(removed=ROWS - 1, tombstones=1)
 
 
 def test_items_whose_row_has_gone_are_swept() -> None:

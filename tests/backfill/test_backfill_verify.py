@@ -343,6 +343,21 @@ def test_the_brake_ends_it_and_finished_parts_stay() -> None:
     assert [(each.part, each.seen) for each in parts] == [(0, 15)]
 
 
+def test_what_waited_when_it_was_ended_does_not_disturb_the_next() -> None:
+    world = World()
+    fault_missing(world)
+    ends = [False, False, False, False, False, True]
+    verifier = world.verifier(hold=lambda: ends and ends.pop(0) and _refuse())
+    with pytest.raises(Refused):
+        list(verifier.forward(SPANS))
+    assert total(list(verifier.forward(SPANS))) == {"equal": ROWS - 1, "missing": 1}
+    assert verifier._waiting == {}
+
+
+def _refuse() -> None:
+    raise Refused("outside the window")
+
+
 def test_a_connection_with_a_snapshot_is_refused() -> None:
     class Connection:
         def get_autocommit(self) -> bool:
