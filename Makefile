@@ -130,6 +130,10 @@ bench-inventory: setup ## Only the slow log reader against pt-query-digest, and 
 bench-switchovers: setup ## Only the measured downtime of switchovers against the true one
 	tools/with-lab $(BIN)/python $(BIN)/python -m bench switchovers $(BENCH_ARGS)
 
+.PHONY: bench-backfill-redis
+bench-backfill-redis: setup ## Only the backfill's writes to Redis against redis-benchmark
+	tools/with-lab $(BIN)/python $(BIN)/python -m bench backfill-redis $(BENCH_ARGS)
+
 .PHONY: bench-imports
 bench-imports: $(SYNCED) ## Only the import time of the DAG files; needs no lab
 	$(BIN)/python -m bench dag-import $(BENCH_ARGS)

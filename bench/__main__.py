@@ -1,4 +1,4 @@
-"""``python -m bench [archive|readers|dag-import|inventory|switchovers|scaling]``: all of them without a name."""
+"""``python -m bench [name]``: all of them without a name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from bench import archive, dag_import, inventory, measure, readers, scaling, switchovers
+from bench import archive, backfill_redis, dag_import, inventory, measure, readers, scaling, switchovers
 from lab.config import ROOT, LabError
 
 
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "name",
         nargs="?",
-        choices=["archive", "readers", "dag-import", "inventory", "switchovers", "scaling"],
+        choices=["archive", "readers", "dag-import", "inventory", "switchovers", "scaling", "backfill-redis"],
         help="one bench; default all",
     )
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows a run (default 1,000,000)")
@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         "inventory": lambda: inventory.bench(arguments.entries, arguments.pairs),
         "switchovers": lambda: switchovers.bench(arguments.switchovers, arguments.seed),
         "scaling": lambda: scaling.bench(arguments.sample, max(3, arguments.rounds)),
+        "backfill-redis": lambda: backfill_redis.bench(max(2, arguments.rounds)),
     }
     began = time.monotonic()
     try:
