@@ -193,9 +193,9 @@ class Case:
 CASES = (
     Case("1 task, no limit", 1, None),
     Case("2 tasks, no limit", 2, None),
-    Case("1 task, limiter at 30 % of what the store takes", 1, 0.3),
-    Case("2 tasks, the same limiter", 2, 0.3),
-    Case("2 tasks, the same, one killed with kill -9", 2, 0.3, 3.0),
+    Case("1 task, limiter at half of what the store takes", 1, 0.5),
+    Case("2 tasks, the same limiter", 2, 0.5),
+    Case("2 tasks, the same, one killed with kill -9", 2, 0.5, 3.0),
 )
 CHECK_LEASE_S, CHECK_CHUNK, CHECK_PAGE_S = 4.0, 2_000, 0.5
 
@@ -203,7 +203,9 @@ CHECK_LEASE_S, CHECK_CHUNK, CHECK_PAGE_S = 4.0, 2_000, 0.5
 def validate(rows: int, costs: Costs, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Predict small runs, do them with the real worker, journal and bucket, and compare."""
     alone = of(found, "a request of 25, alone", "seconds") - of(found, "a request of 25, alone")
-    here = replace(costs, call_s=alone)
+    steps = ("write: PartiQL INSERT of 25", "read back: BatchGetItem of 100", "page: read, codec, key")
+    servers = sum(of(found, step, f"{name}_cpu_s") for step in steps for name in scaling_run.SERVERS)
+    here = replace(costs, call_s=alone, server_cpu_s=servers)
     print(
         f"\nThe simulation against real runs of {rows:,} rows into DynamoDB Local, whose rate is measured before each of them:"
     )
@@ -213,19 +215,20 @@ def validate(rows: int, costs: Costs, found: dict[str, Any]) -> list[dict[str, A
         limit, takes = real["limit"], real["takes"]
         asked = Setting(
             rows, case.tasks, limit or float("inf"), partitions=1_000, account_units=takes, threads=THREADS, chunk_rows=CHECK_CHUNK,
-            page_s=CHECK_PAGE_S, lease_s=CHECK_LEASE_S, restart_s=real.get("restart_s", 0.0),
+            page_s=CHECK_PAGE_S, lease_s=CHECK_LEASE_S, restart_s=real.get("restart_s", 0.0), cores=real["cores"],
             killed=((case.kill_at_s, 0),) if case.kill_at_s else (),
         )  # fmt: skip
         predicted = simulation.run(here, asked)
         assert real["told"]["read"] == rows, real
         assert real["told"]["written"] + real["told"]["equal"] == rows, real
         limited_by = predicted.limited_by.replace("account", "store")
-        lines.append([case.name, takes, predicted.seconds, real["seconds"], real["seconds"] / predicted.seconds, limited_by,
+        lines.append([case.name, takes, real["cores"], predicted.seconds, real["seconds"], real["seconds"] / predicted.seconds, limited_by,
                       real["told"]["equal"], predicted.rows_again])  # fmt: skip
         results.append({"case": case.name, **real, "predicted": asdict(predicted)})
     columns = [
         "run",
         "store takes rows/s",
+        "on cores",
         "predicted s",
         "measured s",
         "measured : predicted",
@@ -248,7 +251,7 @@ def _run(case: Case) -> dict[str, Any]:
     tasks = [_Task({**asked, "owner": f"task {number}"}) for number in range(case.tasks)]
     spare = _Task({**asked, "owner": "task 0, again"}) if case.kill_at_s else None
     began = min(task.go() for task in tasks)
-    more: dict[str, Any] = {"takes": takes, "limit": limit}
+    more: dict[str, Any] = {"takes": takes, "cores": planned["cores"], "limit": limit}
     if spare is not None and case.kill_at_s is not None:
         time.sleep(max(0.0, began + case.kill_at_s - time.time()))
         tasks.pop(0).kill()

@@ -263,7 +263,7 @@ def _bucket(meter: Meter) -> None:
 
 
 def plan(chunk_rows: int) -> dict[str, Any]:
-    """A plan over the whole table, an empty target, and how many rows a second that takes and gives back just now."""
+    """A plan over the whole table, an empty target, how many rows a second that takes and gives back just now, and on how much CPU."""
     asked, journal = spec(chunk_rows=chunk_rows), Journal.open(connections.engine())
     if left := journal.open_plan(TABLE):
         journal.set_state(left.plan_id, "abandoned", expected=[left.state])
@@ -274,7 +274,7 @@ def plan(chunk_rows: int) -> dict[str, Any]:
             high = source.nth_key(conn, low, chunk_rows) or last
             chunks.append(PlannedChunk(len(chunks), low, high, chunk_rows))
             low = high
-        takes = _takes(source, conn)
+        takes, cores = _takes(source, conn)
     empty_table()
     plan_id = f"{TABLE}-{os.getpid()}-{time.monotonic_ns()}"
     made = Plan(
@@ -289,20 +289,22 @@ def plan(chunk_rows: int) -> dict[str, Any]:
         len(chunks),
     )
     journal.begin(made, chunks, 1)
-    return {"plan_id": plan_id, "takes": takes}
+    return {"plan_id": plan_id, "takes": takes, "cores": cores}
 
 
-def _takes(source: Source, conn: Any) -> float:
+def _takes(source: Source, conn: Any) -> tuple[float, float]:
     empty_table()
     last = source.nth_key(conn, None, TAKEN) or source.last_key(conn)
     assert last is not None
     writes = [row.write for row in source.page(conn, None, last, TAKEN, "bench").rows if row.write is not None]
     with store.DynamoTarget(client(THREADS), TABLE, source.view, threads=THREADS) as target:
         target.read([writes[0].key])
-        began = time.monotonic()
-        target.write(writes, Free())
-        target.read([write.key for write in writes])
-        return len(writes) / (time.monotonic() - began)
+        meter = Meter()
+        with meter.step("takes", len(writes)):
+            target.write(writes, Free())
+            target.read([write.key for write in writes])
+    (one,) = meter.found["takes"]
+    return 1 / one["seconds"], (one["cpu_s"] + one["dynamodb_cpu_s"]) / one["seconds"]
 
 
 def copy(asked: dict[str, Any]) -> dict[str, Any]:

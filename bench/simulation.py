@@ -72,7 +72,7 @@ class Setting:
     """Seconds from the start and number of the task, for kills that are planned."""
     restart_s: float = 60.0
     seed: int = 1
-    max_pages: int = 100_000
+    max_pages: int = 30_000
     """So many pages are simulated; the rest goes on at the rate that was reached."""
 
 
