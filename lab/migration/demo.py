@@ -20,7 +20,7 @@ from lab.migration.sides import DynamoSide, RedisSide
 from lab.migration.worker import Arm
 
 ROWS = {"rides": 4000, "payments": 2000}
-KILLS = {"rides": 2, "payments": 0}
+KILLS = {"rides": 2, "payments": 2}
 GATE_S = 5.0
 """Stands for the days in which no read may fall back."""
 SHOWN = 10

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import random
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +33,8 @@ from lab.migration.stream import Stream, position, until
 from lab.migration.traffic import Application, Keys, Session, Traffic, make_view
 from lab.migration.worker import Arm
 
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([worker.__name__])  # a worker begins at once, however long its imports take
 VICTIMS = 3
 """Rows that are changed, and as many that are deleted, between the worker's reading and its writing."""
 WORKER_S = 240
@@ -84,10 +83,13 @@ class Move:
     def begin(self) -> None:
         """Old rows are there; then the change stream; then dual writes with reads that fall back."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        first = PROCESSES.Process(target=worker.imported, daemon=True)
+        first.start()
         mysql.execute("mysql80", [f"CREATE DATABASE {self.schema}"])
         self.journal = Journal.open(sa.create_engine(self.store_url))
         scene.build(self.schema, self.rows, self.seed)
         self.first = {each.name: {(key, version): item for key, item, version in self._rows(each)} for each in SUBJECTS}
+        first.join()
         for side in self.sides:
             side.make()
             stream = Stream(self.schema, self.folder / side.name, side.consumer(), side.subjects)
@@ -182,7 +184,7 @@ class Move:
         for stop in ("read:2", "written:2")[:kills]:
             with self._worker(subject, plan_id, arm, [stop]) as running:
                 running.said(stop)
-                running.process.kill()
+                running.end()
                 done += 1
         with self._worker(subject, plan_id, arm, ["read:1"]) as running:
             self.overtake(subject, running.said("read:1")["keys"])
@@ -261,11 +263,10 @@ class Move:
 
     @contextmanager
     def _worker(self, subject: Subject, plan_id: str, arm: Arm, stops: list[str]) -> Iterator[Running]:
-        job = self.folder / f"worker-{subject.name}.json"
-        job.write_text(json.dumps({
-            "spec": self.spec(subject), "arm": arm, "stops": stops, "key": self.side(subject).key,
-            "plan": plan_id, "journal": self.store_url, "lease_s": LEASE_S,
-        }))  # fmt: skip
+        job = {
+            "spec": self.spec(subject), "arm": arm, "stops": stops, "key": self.side(subject).key, "plan": plan_id,
+            "journal": self.store_url, "lease_s": LEASE_S,
+        }  # fmt: skip
         running = Running(job, self.folder / f"worker-{subject.name}.log")
         try:
             yield running
@@ -353,41 +354,33 @@ class Move:
 class Running:
     """A worker's process."""
 
-    def __init__(self, job: Path, log: Path) -> None:
+    def __init__(self, job: dict[str, Any], log: Path) -> None:
         self.log = log
-        with log.open("ab") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "lab.migration.worker", str(job)], cwd=config.ROOT, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=err, text=True,
-            )  # fmt: skip
+        self.pipe, theirs = PROCESSES.Pipe()
+        self.process = PROCESSES.Process(target=worker.serve, args=(job, theirs, str(log)), daemon=True)
+        self.process.start()
+        theirs.close()
 
     def said(self, what: str) -> dict[str, Any]:
         """Wait until it is at a step, or done.
 
         Raises:
-            LabError: it ended before
+            LabError: it ended before, or did not get there in time
         """
-        assert self.process.stdout is not None
-        timer = threading.Timer(WORKER_S, self.process.kill)
-        timer.start()
-        try:
-            for line in self.process.stdout:
-                told: dict[str, Any] = json.loads(line)
-                if told.get("at") == what or what in told:
-                    return told
-        finally:
-            timer.cancel()
-        raise LabError(f"the worker ended before it was at {what}:\n{self.log.read_text()[-2000:]}")
+        while self.pipe.poll(WORKER_S):
+            try:
+                told: dict[str, Any] = self.pipe.recv()
+            except EOFError:
+                break
+            if told.get("at") == what or what in told:
+                return told
+        raise LabError(f"the worker did not get to {what}:\n{self.log.read_text()[-2000:]}")
 
     def go_on(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self.pipe.send(None)
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        """SIGKILL, unless it has ended."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()

@@ -1,17 +1,17 @@
 """A worker of the backfill in a process of its own, which can be stopped at a step, and killed there.
 
-``python -m lab.migration.worker JOB.json``. It says a line of JSON at each step that the job names, and goes on when it is sent a line:
-what happens in between, happens between reading and writing, or between writing and the checkpoint, every time.
+It says at which step it is, and goes on when it is told to: what happens in between, happens between reading and writing, or between
+writing and the checkpoint, every time.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,21 +39,16 @@ Arm = Literal["conditional", "unconditional"]
 class Steps:
     """Where the process stops until it is told to go on."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.stops = set(stops)
+    def __init__(self, stops: Sequence[str], pipe: Connection) -> None:
+        self.stops, self.pipe = set(stops), pipe
         self.counts: dict[str, int] = {}
 
     def at(self, name: str, keys: Sequence[str] = ()) -> None:
         """Be at a step for the n-th time; ``read`` and ``written`` have the keys of the page."""
         number = self.counts[name] = self.counts.get(name, 0) + 1
         if f"{name}:{number}" in self.stops:
-            say({"at": f"{name}:{number}", "keys": list(keys)})
-            if not sys.stdin.readline():
-                raise SystemExit("nobody is there to go on for")
-
-
-def say(what: dict[str, Any]) -> None:
-    print(json.dumps(what), flush=True)
+            self.pipe.send({"at": f"{name}:{number}", "keys": list(keys)})
+            self.pipe.recv()
 
 
 @dataclass(frozen=True)
@@ -112,8 +107,16 @@ class PlainHashes:
         return Sent([Outcome() for _ in writes], requests=len(writes))
 
 
-def main(job: dict[str, Any]) -> None:
-    """Copy what is left of a plan."""
+def serve(job: dict[str, Any], pipe: Connection, log: str) -> None:
+    """Copy what is left of a plan.
+
+    Args:
+        job: what, how, and at which steps to stop
+        pipe: to whom it is said
+        log: file for its errors
+    """
+    with Path(log).open("ab") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
     declared = spec.BackfillSpec.model_validate(job["spec"])
     journal = Journal(sa.create_engine(job["journal"]))
     pace = Bucket(journal.engine, declared.target.resource, declared.limits.units_per_s)
@@ -122,10 +125,14 @@ def main(job: dict[str, Any]) -> None:
         brake = Brake(declared.limits, connection, None, lambda: journal.paused(declared.name))
         with opened(source, job["key"]) as target:
             copied = copying.copy(
-                journal, source, connect, arm_of(target, job), pace, brake, job["plan"], f"worker {os.getpid()}",
+                journal, source, connect, arm_of(target, job, pipe), pace, brake, job["plan"], f"worker {os.getpid()}",
                 lease_s=job["lease_s"],
             )  # fmt: skip
-    say({"done": copied.end, "reason": copied.reason})
+    pipe.send({"done": copied.end, "reason": copied.reason})
+
+
+def imported() -> None:
+    """Nothing: the process from which workers are forked has imported this when it returns."""
 
 
 def connect() -> Any:
@@ -151,12 +158,8 @@ def opened(source: Source, key: str) -> Iterator[Any]:
             yield keys
 
 
-def arm_of(target: Any, job: dict[str, Any]) -> Stopping:
+def arm_of(target: Any, job: dict[str, Any], pipe: Connection) -> Stopping:
     """The target as the job wants it to write, which stops where the job says."""
     if job["arm"] == "unconditional":
         target = PlainHashes(target, target.store) if isinstance(target, RedisTarget) else PlainItems(target)
-    return Stopping(target, Steps(job["stops"]))
-
-
-if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    return Stopping(target, Steps(job["stops"], pipe))
