@@ -16,7 +16,7 @@ from lab.migration import oracle
 from lab.migration.move import Copied, Move
 from lab.migration.oracle import Finding, Verdict
 from lab.migration.scene import PAYMENTS, RIDES, SUBJECTS
-from lab.migration.sides import DynamoSide, RedisSide
+from lab.migration.sides import DynamoSide, RedisSide, Side
 from lab.migration.worker import Arm
 
 ROWS = {"rides": 4000, "payments": 2000}
@@ -67,7 +67,7 @@ def run(rows: dict[str, int] | None = None, arm: Arm = "conditional") -> Result:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     began = time.monotonic()
     schema = f"move_{uuid.uuid4().hex[:8]}"
-    sides = [DynamoSide(schema, [RIDES]), RedisSide(schema, [PAYMENTS])]
+    sides: list[Side] = [DynamoSide(schema, [RIDES]), RedisSide(schema, [PAYMENTS])]
     move = Move(schema, sides, config.home() / "move" / schema, rows or ROWS)
 
     def told(text: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from dbops.backfill.records import FAILING, Class, Tally
 from dbops.backfill.source import open_source
 from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.verify import Verifier, spans
-from dbops.keyvalue.items import canonical
+from dbops.keyvalue.items import Item, canonical
+from dbops.keyvalue.stores import Store
 from dbops.mysql import read_server
 from lab import config, mysql
 from lab.config import LabError
@@ -148,10 +150,7 @@ class Move:
         for marker, stream in zip(self.markers, self.streams, strict=True):
             application = self.applications[marker.name]
             key = application.view.key(dict(zip(marker.key_columns, marker.key(0), strict=True)))
-            wanted = {"N": str(versions[marker.name])}
-            stream.drain(
-                lambda store=application.store, key=key, wanted=wanted: (store.get(key) or {}).get("_v") == wanted
-            )  # type: ignore[misc]
+            stream.drain(partial(_has, application.store, key, {"N": str(versions[marker.name])}))
             if lost := stream.lost():
                 raise LabError(f"the change stream gave up {lost} records: see {stream.folder}/function.log")
 
@@ -349,6 +348,11 @@ class Move:
                 else:
                     found["never"] += 1
         return found
+
+
+def _has(store: Store, key: Item, version: Any) -> bool:
+    item = store.get(key)
+    return item is not None and item.get("_v") == version
 
 
 class Running:

@@ -9,10 +9,10 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any
+from typing import Any, BinaryIO
 
 from lab.config import LabError
 from lab.migration.oracle import Item, Kinds, document, plain
@@ -207,7 +207,7 @@ def scan(host: str, port: int, prefix: str) -> dict[bytes, State]:
                 return found
 
 
-def _answer(answers: Iterable[bytes] | Any) -> Any:
+def _answer(answers: BinaryIO) -> Any:
     line = answers.readline()
     kind, rest = line[:1], line[1:].strip()
     if kind == b"*":

@@ -14,7 +14,7 @@ from dbops.mysql import read_table
 from lab import config, dynamodb, mysql
 from lab.config import HOST
 from lab.migration import oracle, replica, scene, stream
-from lab.migration.replica import Replica
+from lab.migration.replica import Replica, State
 from lab.migration.scene import SUBJECTS, Subject
 from lab.migration.stream import Consumer
 
@@ -159,12 +159,15 @@ class RedisSide:
     def history(self, subject: Subject) -> list[tuple[str, oracle.Item | None, oracle.Item | None]]:
         assert self.replica is not None
         self.replica.settle()
-        prefix, kinds = self.prefix(subject).encode(), subject.columns
+        prefix = self.prefix(subject).encode()
         return [
-            (self._key(subject, key), *(None if each is None else replica.item_of(each, kinds) for each in (old, new)))
+            (self._key(subject, key), self._item(subject, old), self._item(subject, new))
             for key, old, new in list(self.replica.changes)
             if key.startswith(prefix)
-        ]  # type: ignore[misc]
+        ]
+
+    def _item(self, subject: Subject, state: State | None) -> oracle.Item | None:
+        return None if state is None else replica.item_of(state, subject.columns)
 
     def _key(self, subject: Subject, key: bytes) -> str:
         return key.decode().removeprefix(self.prefix(subject))

@@ -63,11 +63,15 @@ class Stopping:
 
     def write(self, writes: Sequence[Write], pace: Pace) -> Sent:
         if len(writes) < LEAST_ROWS:  # a rest of a chunk, too small for what is to happen meanwhile
-            return self.target.write(writes, pace)  # type: ignore[no-any-return]
+            return self._written(writes, pace)
         keys = [canonical(each.key) for each in writes]
         self.steps.at("read", keys)
-        sent: Sent = self.target.write(writes, pace)
+        sent = self._written(writes, pace)
         self.steps.at("written", keys)
+        return sent
+
+    def _written(self, writes: Sequence[Write], pace: Pace) -> Sent:
+        sent: Sent = self.target.write(writes, pace)
         return sent
 
 
