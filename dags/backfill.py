@@ -15,6 +15,7 @@ by the store unless it is newer than what is there; so the copy may be repeated,
 | `copy` | false: leave the copy out, and verify the newest plan |
 | `verify` | `full` or `sample`, instead of what the spec says |
 | `repair` | write rows that the verification finds missing or older once more, on the same condition, and look at them again |
+| `bury_extra` | with `repair`: items whose row is gone become tombstones |
 | `abandon_open_plan` | give up an unfinished plan first; what it wrote stays (`backfill_roll_back` removes it) |
 
 Example: `{"spec": "rides_dynamodb", "dry_run": false, "confirm": "rides_dynamodb"}`
@@ -37,7 +38,8 @@ A task that is held (pause, window, replica lag, load) leaves its checkpoint and
 - "rejects": rows that cannot be items. Read table `backfill_reject`, correct rows or spec, and start a new run.
 - `verify` or `settle` red: the report has the classes. Do not switch reads. `missing` and `source_newer`: run with
   `{"copy": false, "repair": true}`. `converter` and `unversioned`: somebody else writes the target in another form, or without a version:
-  find out who before anything is repaired. `extra`: a deletion did not reach the target: look at the change stream first.
+  find out who before anything is repaired. `extra`: a deletion did not reach the target: look at the change stream first, then repair with
+  `bury_extra`.
 - The application suffers: insert the pause row, then lower `limits.units_per_s`.
 """
 
@@ -80,6 +82,9 @@ with DAG(
         ),
         "repair": Param(
             False, type="boolean", title="Repair", description="Write what is missing or older once more, on the same condition",
+        ),
+        "bury_extra": Param(
+            False, type="boolean", title="Bury extra items", description="With repair: items whose row is gone become tombstones",
         ),
         "abandon_open_plan": Param(
             False, type="boolean", title="Abandon an open plan", description="Give up an unfinished plan first; what it wrote stays",

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCHIVE, INVENTORY, BLUE_GREEN, DMS = (
-    ROOT / "docs" / f"{page}.md" for page in ("archive", "inventory", "blue_green", "dms")
+ARCHIVE, INVENTORY, BLUE_GREEN, DMS, BACKFILL = (
+    ROOT / "docs" / f"{page}.md" for page in ("archive", "inventory", "blue_green", "dms", "backfill")
 )
 BEGIN = "<!-- {}: begin; written by tools/spec_docs.py -->"
 END = "<!-- {}: end -->"
@@ -43,9 +43,24 @@ def parts(page: Path) -> dict[str, str]:
         from dbops.dms.spec import DmsSpec
 
         return {"fields": fields(DmsSpec), "decisions": decisions(), "failures": failures(), "lint": lint()}
+    if page == BACKFILL:
+        from dbops.backfill.spec import BackfillSpec
+
+        return {"fields": fields(BackfillSpec), "classes": classes()}
     from dbops.inventory.spec import InventorySpec
 
     return {"fields": fields(InventorySpec), "rules": rules()}
+
+
+def classes() -> str:
+    """What a row and its item may be to each other, and what to do then."""
+    from dbops.backfill.records import FAILING
+    from dbops.backfill.summary import MEANING, REPAIR
+
+    lines = ["| class | meaning | fails | what to do |", "| --- | --- | --- | --- |"]
+    for name, meaning in MEANING.items():
+        lines.append(f"| `{name}` | {meaning} | {'yes' if name in FAILING else 'no'} | {REPAIR.get(name, '')} |")
+    return "\n".join(lines) + "\n"
 
 
 def checks() -> str:
@@ -281,7 +296,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 when a page is not what would be written")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "plugins"))
-    for path in (ARCHIVE, INVENTORY, BLUE_GREEN, DMS):
+    for path in (ARCHIVE, INVENTORY, BLUE_GREEN, DMS, BACKFILL):
         given = path.read_text()
         wanted = page(path, given)
         if arguments.check and given != wanted:

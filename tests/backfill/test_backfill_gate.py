@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dbops.backfill import gate
 from dbops.backfill.gate import Gate, StreamState
 from dbops.backfill.records import Beat, Plan, Verification
-from dbops.backfill.spec import BackfillSpec
+from dbops.backfill.spec import BackfillSpec, Cold
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 PLAN_ID = "rides-20261101-0a1b2c3d"
@@ -28,7 +28,7 @@ SPEC = BackfillSpec.model_validate(
         "gate": {"quiet_days": 2},
     }
 )  # fmt: skip
-PLAN = Plan(PLAN_ID, "rides", "d", "verified", NOW - timedelta(days=20), "uuid", "gtid", 10, 1)
+PLAN = Plan(PLAN_ID, "rides", SPEC.rule_digest(), "verified", NOW - timedelta(days=20), "uuid", "gtid", 10, 1)
 VERIFIED = Verification(1, PLAN_ID, "run", "full", NOW - timedelta(days=4), NOW - timedelta(days=3), "clean")
 STREAM = StreamState(3.0, is_running=True)
 COUNTS = {"hits": 10, "misses": 0, "tombstone_hits": 0, "fallback_hits": 0, "failed": 0}
@@ -55,6 +55,23 @@ def decide(found: list[Beat], **more: Any) -> Gate:
     return gate.decide(
         SPEC, given.pop("plan"), given.pop("verification"), ordered, given.pop("stream"), given.pop("now"), **given
     )
+
+
+def test_closed_where_rows_may_be_in_mysql_alone() -> None:
+    cold = SPEC.model_copy(update={"cold": Cold(where="r.old = 1")})
+    own = replace(PLAN, rule_digest=cold.rule_digest())
+    found = gate.decide(cold, own, VERIFIED, sorted(ALL, key=lambda each: each.at), STREAM, NOW)
+    assert not found.is_open
+    assert len(found.reasons) == 1
+    assert "only cold rows were copied" in found.reasons[0]
+    both = SPEC.model_copy(update={"cold": Cold(where="r.old = 1", only=False)})
+    own = replace(PLAN, rule_digest=both.rule_digest())
+    assert gate.decide(both, own, VERIFIED, sorted(ALL, key=lambda each: each.at), STREAM, NOW).is_open
+
+
+def test_closed_when_the_spec_means_other_rows_than_the_plan() -> None:
+    found = decide(ALL, plan=replace(PLAN, rule_digest="other"))
+    assert [each for each in found.reasons if "made under other rules" in each]
 
 
 def test_open_with_all_proofs() -> None:

@@ -106,7 +106,7 @@ def decide(
     """
     begin = now - timedelta(days=spec.gate.quiet_days)
     heard = {name: _Heard() for name in spec.live.applications}
-    reasons = [*_not_verified(plan, verification), *_not_drained(spec, stream)]
+    reasons = [*_not_verified(plan, verification), *_not_all_rows(spec, plan), *_not_drained(spec, stream)]
     strangers: set[str] = set()
     for beat in beats:
         if beat.application in heard:
@@ -150,6 +150,18 @@ def _not_verified(plan: Plan | None, verification: Verification | None) -> list[
         reasons.append(
             f"the newest verification of plan {plan.plan_id} is {verification.verdict or 'not over'}, not clean"
         )
+    return reasons
+
+
+def _not_all_rows(spec: BackfillSpec, plan: Plan | None) -> list[str]:
+    """Without a fall back, a row that was not copied and that nobody has touched since does not exist."""
+    reasons = []
+    if spec.cold is not None and spec.cold.only:
+        reasons.append(
+            "only cold rows were copied: a hot row that nobody touches is in MySQL alone. Run the backfill once with cold.only: false"
+        )
+    if plan is not None and plan.rule_digest != spec.rule_digest():
+        reasons.append(f"plan {plan.plan_id} was made under other rules than the spec has now: run the backfill again")
     return reasons
 
 

@@ -417,7 +417,14 @@ class SettleOperator(_WorkOperator):
             services = self.services(context, spec)
             plan = self.plan(services, spec)
             if params["repair"]:
-                done = steps.repair(services, spec, plan, confirm=params["confirm"], stop=self._stop)
+                done = steps.repair(
+                    services,
+                    spec,
+                    plan,
+                    confirm=params["confirm"],
+                    bury_extra=bool(params["bury_extra"]),
+                    stop=self._stop,
+                )
                 self.log.info("%s", done)
             verdict = steps.end_verification(services, spec, plan)
         return verdict

@@ -40,6 +40,8 @@ from dbops.backfill.verify import TooManyDifferences, Verifier
 Numbers = tuple[int, int]
 """Positions, or numbers, [first, end)."""
 SEGMENTS_PER_TASK = 2
+ROLL_BACK_LEASE_S = 600.0
+"""It is renewed once a page, and a page takes as long as the pace lets it."""
 HOLDS = ("pause", "window", "limit", "overloaded")
 """Kinds of the events with which a copy ended on purpose before it was done."""
 
@@ -442,8 +444,24 @@ def _missing(spec: BackfillSpec, plan: Plan, proof: Verification, parts: Collect
 # --- repair -------------------------------------------------------------------------------------------------------------
 
 
-def repair(services: Services, spec: BackfillSpec, plan: Plan, *, confirm: str | None, stop: threading.Event) -> str:
+def repair(
+    services: Services,
+    spec: BackfillSpec,
+    plan: Plan,
+    *,
+    confirm: str | None,
+    bury_extra: bool = False,
+    stop: threading.Event,
+) -> str:
     """Put the differences of the newest verification right, where the condition allows it, and look at them once more.
+
+    Args:
+        services: of the run
+        spec: of the backfill
+        plan: that was verified
+        confirm: the spec's name, typed out
+        bury_extra: a person has said that items whose row is gone become tombstones
+        stop: ends it
 
     Returns:
         what was done, in a line
@@ -459,7 +477,14 @@ def repair(services: Services, spec: BackfillSpec, plan: Plan, *, confirm: str |
         return "there are no differences"
     with verifying_with(services, spec, stop) as (source, verifier, conn):
         done = repairing.repair(
-            source, verifier.target, conn, left, _bucket(services, spec, stop), stamp=plan.stamp, hold=verifier.hold
+            source,
+            verifier.target,
+            conn,
+            left,
+            _bucket(services, spec, stop),
+            stamp=plan.stamp,
+            may_bury=bury_extra,
+            hold=verifier.hold,
         )
         journal.note(
             plan_id, Event("repair", repairing.summary(done), count=done.written + done.buried, run=services.run)
@@ -512,7 +537,7 @@ def roll_back_span(
         remover = Remover(
             source, verifier.target, conn, plan_id, _bucket(services, spec, stop), spec.limits.threads, verifier.hold
         )
-        done = remover.chunks(services.journal, plan_id, owner, span=span)
+        done = remover.chunks(services.journal, plan_id, owner, lease_s=ROLL_BACK_LEASE_S, span=span)
     services.journal.note(plan_id, Event("roll_back", _kept_by(done), count=done.removed, run=services.run))
     return done
 

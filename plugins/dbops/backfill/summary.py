@@ -58,9 +58,9 @@ MEANING: Mapping[str, str] = {
 }
 """What each class says."""
 REPAIR: Mapping[str, str] = {
-    "source_newer": "run action repair: it reads the rows again and writes them under the condition; then find which writer lost them",
-    "missing": "run action repair",
-    "extra": "run action repair with an approval: it writes a tombstone where the row is still absent",
+    "source_newer": "a run with `copy: false, repair: true` writes it under the condition; then find which writer lost it",
+    "missing": "a run with `copy: false, repair: true` writes it under the condition",
+    "extra": "see that the stream delivers; then a run with `copy: false, repair: true, bury_extra: true` writes a tombstone in its place",
     "converter": "repair writes nothing here, as no version is newer: find the writer, correct it, raise the version of these rows",
     "unversioned": "find the writer that leaves out the version; correct it, then write these items again under a version",
     "ahead": "find what lowered the version (a key inserted again from 1, a joined row deleted); raise it above the item's in MySQL",
@@ -280,13 +280,15 @@ def _unproven(of: Standing, plan: Plan) -> list[str]:
     """What is missing for a proof, and what the proof has found."""
     proof = of.verification
     if proof is None:
-        return ["the copy is done and was not verified: run action verify"]
+        return ["the copy is done and was not verified: run again with copy: false"]
     if proof.ended_at is None:
-        return ["the verification did not come to its end: run action verify again, which goes on"]
+        return ["the verification did not come to its end: clear the tasks that are red, or run again with copy: false"]
     found = _differing(proof)
     parts = {one.part for one in of.parts if one.direction == "forward"}
     if proof.mode == "full" and of.parts and len(parts) < plan.chunks:
-        found.append(f"{len(parts):,} of {plan.chunks:,} chunks were compared: run action verify again, which goes on")
+        found.append(
+            f"{len(parts):,} of {plan.chunks:,} chunks were compared: clear the tasks that are red, or run again with copy: false"
+        )
     last = max((chunk.done_at for chunk in of.chunks if chunk.done_at is not None), default=None)
     if last is not None and proof.began_at < last:
         found.append(
@@ -301,7 +303,7 @@ def _unproven(of: Standing, plan: Plan) -> list[str]:
     found += _sample_too_small(of, plan, proof)
     if not found and proof.verdict != "clean":
         found.append(
-            f"the verification ended as {proof.verdict or 'unknown'}, not as clean: see its parts, and run action verify again"
+            f"the verification ended as {proof.verdict or 'unknown'}, not as clean: see its parts, and run again with copy: false"
         )
     if not found and plan.state != "verified":
         found.append(f"the verification is clean, but the plan is {plan.state}: the run did not close it")
@@ -747,7 +749,7 @@ def judge_roll_back(of: Standing, *, dry_run: bool = False) -> tuple[Verdict, li
     back, chunks = of.counts.get("rolled_back", 0), of.plan.chunks
     if back != chunks or sum(of.counts.values()) != chunks:
         return Verdict.FAILED, [
-            f"{back:,} of {chunks:,} chunks are rolled back; run action roll_back again, which goes on"
+            f"{back:,} of {chunks:,} chunks are rolled back; clear the task roll_back, which goes on"
         ]
     if of.plan.state != "rolled_back":
         return Verdict.FAILED, [
