@@ -134,6 +134,10 @@ bench-switchovers: setup ## Only the measured downtime of switchovers against th
 bench-backfill-redis: setup ## Only the backfill's writes to Redis against redis-benchmark
 	tools/with-lab $(BIN)/python $(BIN)/python -m bench backfill-redis $(BENCH_ARGS)
 
+.PHONY: bench-backfill
+bench-backfill: setup ## Only the backfill's copy against conditional PutItems and against batch_writer
+	tools/with-lab $(BIN)/python $(BIN)/python -m bench backfill $(BENCH_ARGS)
+
 .PHONY: bench-imports
 bench-imports: $(SYNCED) ## Only the import time of the DAG files; needs no lab
 	$(BIN)/python -m bench dag-import $(BENCH_ARGS)
