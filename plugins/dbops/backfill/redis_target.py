@@ -104,7 +104,7 @@ class RedisTarget:
         return TargetFacts(
             exists=True,
             state=next((state for state in states if state != "ACTIVE"), "ACTIVE"),
-            key=tuple((name, "S") for name in self.store.view.keys.names),
+            key=tuple((name, template.kind) for name, template in self.store.view.keys.parts),
             items=items,
             memory_used=sum(int(info["used_memory"]) for info in found),
             memory_limit=sum(limits) if all(limits) else None,

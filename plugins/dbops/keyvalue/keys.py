@@ -19,7 +19,7 @@ from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
 from string import Formatter
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from dbops.keyvalue.codec import ColumnCodec
@@ -65,6 +65,14 @@ class KeyTemplate:
     def is_plain(self) -> bool:
         """It is one column and nothing else: the key is the column's own attribute, a number or bytes where it is one."""
         return len(self.pieces) == 1 and not self.pieces[0].text and not self.pieces[0].width
+
+    @property
+    def kind(self) -> Literal["S", "N", "B"]:
+        """Type of the key attribute."""
+        codec = self.pieces[0].codec if self.is_plain else None
+        if codec is None:
+            return "S"
+        return "N" if codec.kind in ("integer", "decimal") else "B" if codec.kind == "binary" else "S"
 
     @cached_property
     def separators(self) -> str:

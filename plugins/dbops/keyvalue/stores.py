@@ -177,9 +177,7 @@ class RedisStore:
         if not key.startswith(prefix):
             return None
         ((name, template),) = self.view.keys.parts
-        text, kind = key[len(prefix) :].decode("utf-8", "replace"), "S"
-        if template.is_plain and (codec := template.pieces[0].codec) is not None:
-            kind = {"integer": "N", "decimal": "N", "binary": "B"}.get(codec.kind, "S")
+        text, kind = key[len(prefix) :].decode("utf-8", "replace"), str(template.kind)
         if kind == "N" and not _NUMBER.fullmatch(text):
             kind = "S"
         if kind == "B" and not _HEXADECIMAL.fullmatch(text):
