@@ -355,6 +355,12 @@ def test_a_row_that_comes_back_does_not_expire_with_its_tombstone(client: Any, l
     assert (client.ttl("u:USER#1"), set(target.read([gone.key])[0] or {})) == (-1, {"pk", "_v", "_deleted"})
 
 
+def test_one_node_of_a_cluster_alone_is_no_place_to_write(nodes: list[kit.Server]) -> None:
+    target = kit.target(nodes[0].client(), "u:", "string")
+    with pytest.raises(TargetError, match="set extra 'cluster' of the connection to true"):
+        target.write([kit.write(n) for n in range(50)], kit.Steady())
+
+
 def move(nodes: list[kit.Server], slot: int, cluster: Any) -> None:
     """Move a slot from its node to the next, key by key, as a resharding does."""
     clients = [each.client() for each in nodes]

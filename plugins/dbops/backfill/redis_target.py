@@ -1,4 +1,11 @@
-"""MemoryDB, ElastiCache, Valkey or Redis behind the door of `target`: pipelines of conditional writes."""
+"""MemoryDB, ElastiCache, Valkey or Redis behind the door of `target`: pipelines of conditional writes.
+
+The server's user needs, on keys of the prefix: ``+evalsha +eval +script|load``, what the scripts call (``+type +hmget +hgetall +hkeys +hset
++hdel +get +set +del +expireat +persist``), ``+scan +info +dbsize +ping``, and of a cluster ``+cluster|slots +command``.
+
+MemoryDB has written what it acknowledges to its log on several sites. ElastiCache and Redis copy it to replicas later, so a failover may
+lose writes that were acknowledged: the verification finds them missing, and applications have the same gap.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +24,7 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     ConnectionError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     RedisError,
@@ -397,4 +405,6 @@ def _is_transient(error: Exception) -> bool:
 def _named(error: Exception) -> str:
     """The error without what it was about: a server's text may hold keys and values."""
     code = _code(error)
+    if isinstance(error, MovedError):
+        return "MOVED: keys lie on several nodes, so set extra 'cluster' of the connection to true"
     return type(error).__name__ if code == type(error).__name__ else f"{type(error).__name__} {code}"
