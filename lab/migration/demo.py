@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 import uuid
 from collections import Counter
@@ -23,7 +24,6 @@ ROWS = {"rides": 4000, "payments": 2000}
 KILLS = {"rides": 2, "payments": 2}
 GATE_S = 5.0
 """Stands for the days in which no read may fall back."""
-SHOWN = 10
 
 
 @dataclass
@@ -81,7 +81,8 @@ def run(rows: dict[str, int] | None = None, arm: Arm = "conditional") -> Result:
     show(result)
     told("done")
     if found := result.findings:
-        raise LabError(f"the oracle found {len(found)} faults; they are above")
+        raise LabError(f"the oracle found {len(found)} faults, see above; logs are in {move.folder}")
+    shutil.rmtree(move.folder)
     return result
 
 
@@ -169,7 +170,7 @@ def show(result: Result) -> None:
     for each in oracle.CLASSES:
         if each != "equal":
             line(f"differences: {each}", [last[name].classes[each] for name in names])
-    line("states of items looked at, each newer than the one before", [last[name].states for name in names])
+    line("states that items went through, all looked at", [last[name].states for name in names])
     counts = result.operations
     writes = sum(counts[name] for name in ("insert", "update", "delete"))
     print(f"\n  {writes:,} writes to MySQL first, {sum(v for k, v in counts.items() if k.startswith('read_')):,} reads, "
@@ -183,8 +184,7 @@ def show(result: Result) -> None:
     stored = sum(counts[f"store_{name}"] for name in ("create", "update", "delete"))
     print(f"  {stored:,} writes and {counts['store_read']:,} reads with the store first, {len(result.wrong)} wrong")
     print(f"  the oracle: {len(result.findings)} faults")
-    for finding in result.findings[:SHOWN]:
-        print(f"    {finding}")
-    if len(result.findings) > SHOWN:
-        print(f"    and {len(result.findings) - SHOWN} more")
+    for what, count in Counter(each.what for each in result.findings).most_common():
+        example = next(each for each in result.findings if each.what == what)
+        print(f"    {count:>6,} {what}, such as {example.key} {example.detail}".rstrip())
     print()
