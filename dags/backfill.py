@@ -40,6 +40,7 @@ A task that is held (pause, window, replica lag, load) leaves its checkpoint and
   `{"copy": false, "repair": true}`. `converter` and `unversioned`: somebody else writes the target in another form, or without a version:
   find out who before anything is repaired. `extra`: a deletion did not reach the target: look at the change stream first, then repair with
   `bury_extra`.
+- `import_table` red: nobody reads the new table yet. The message says whether it has to be deleted before the next attempt.
 - The application suffers: insert the pause row, then lower `limits.units_per_s`.
 """
 
@@ -107,6 +108,7 @@ with DAG(
         task_id="record_approvals", asking_task_id="list_approvals", approval_task_id="approve", **GO_ON
     )
     copy = backfill.CopyOperator.partial(task_id="copy", pool="dbops_backfill").expand(span=plan.output)
+    import_table = backfill.ImportTableOperator(task_id="import_table", trigger_rule=TriggerRule.NONE_FAILED)
     list_parts = backfill.ListPartsOperator(task_id="list_parts", trigger_rule=TriggerRule.NONE_FAILED)
     verify = backfill.VerifyOperator.partial(task_id="verify", pool="dbops_backfill").expand(part=list_parts.output)
     settle = backfill.SettleOperator(task_id="settle", trigger_rule=TriggerRule.NONE_FAILED)
@@ -114,5 +116,8 @@ with DAG(
     # The report is made after a failure, too, so its own state would not turn the run red.
     any_failure = backfill.AnyFailureOperator(task_id="any_failure", trigger_rule=TriggerRule.ONE_FAILED, retries=0)
 
-    chain(look, plan, list_approvals, approve, record_approvals, copy, list_parts, verify, settle, report)
-    chain([look, plan, list_approvals, record_approvals, copy, list_parts, verify, settle, report], any_failure)
+    chain(look, plan, list_approvals, approve, record_approvals, copy, import_table, list_parts, verify, settle, report)
+    chain(
+        [look, plan, list_approvals, record_approvals, copy, import_table, list_parts, verify, settle, report],
+        any_failure,
+    )

@@ -166,7 +166,7 @@ def test_iam_policies_have_the_actions_of_the_clients_that_the_code_opens() -> N
     assert services == [
         {"s3", "glue", "sns"}, {"s3", "glue", "sns"}, {"s3", "sns", "rds", "logs"}, {"s3", "sns", "rds", "cloudwatch"},
         {"s3", "sns", "dms", "cloudwatch", "iam", "dynamodb", "kinesis", "lambda", "sqs"},
-        {"s3", "sns", "dynamodb", "dms", "cloudwatch"},
+        {"s3", "sns", "dynamodb", "dms", "cloudwatch", "logs"},
     ]  # fmt: skip
     inventory = {a for s in policies[2]["Statement"] for a in _list(s["Action"])}
     calls = {"rds:DescribeDBLogFiles", "rds:DownloadDBLogFilePortion", "logs:FilterLogEvents"}

@@ -86,7 +86,7 @@ def test_a_target_that_cannot_take_or_keep_items_stops_the_run(
 
 def test_key_types_are_those_of_plain_columns_or_text() -> None:
     found = built(declared(target={"kind": "dynamodb", "table": "rides", "key": {"pk": "{id}", "sk": "RIDE#{id:pad}"}}))
-    assert [preflight.key_type(template) for _, template in found.view.keys.parts] == ["N", "S"]
+    assert [template.kind for _, template in found.view.keys.parts] == ["N", "S"]
 
 
 def test_the_type_report_says_what_is_not_exact() -> None:

@@ -47,8 +47,9 @@ class _BackfillOperator(operators.RoomOperator["BackfillSpec"]):
         from dbops.backfill.journal import JournalError
         from dbops.backfill.services import StepError
         from dbops.backfill.source import ViewError
+        from dbops.backfill.target import TargetError
 
-        return (JournalError, StepError, Unsound, ViewError)
+        return (JournalError, StepError, TargetError, Unsound, ViewError)
 
     def target(self, spec: BackfillSpec) -> str:
         """What is written."""
@@ -79,6 +80,13 @@ class _BackfillOperator(operators.RoomOperator["BackfillSpec"]):
     def fields(self, context: Context, spec: BackfillSpec) -> dict[str, Any]:
         """Fields that every report of this run has."""
         return self.common(context, self.aws(spec), _versions(spec))
+
+    def look_again(self, spec: BackfillSpec, by: str, reason: str) -> None:
+        """Defer. Raises TaskDeferred."""
+        from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+
+        self.log.info("held back (%s): %s; looking again in %g s", by, reason, spec.limits.look_again_s)
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=spec.limits.look_again_s)), method_name="execute")
 
     def plan(self, services: Services, spec: BackfillSpec) -> Plan:
         """The spec's newest plan. Raises AirflowSkipException without one."""
@@ -296,13 +304,6 @@ class _WorkOperator(_BackfillOperator):
                 raise
             self.look_again(spec, error.__cause__.by, error.__cause__.reason)
 
-    def look_again(self, spec: BackfillSpec, by: str, reason: str) -> None:
-        """Defer. Raises TaskDeferred."""
-        from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-
-        self.log.info("held back (%s): %s; looking again in %g s", by, reason, spec.limits.look_again_s)
-        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=spec.limits.look_again_s)), method_name="execute")
-
     def worker(self, context: Context) -> str:
         """Names this attempt in the journal."""
         ti = context["ti"]
@@ -355,6 +356,29 @@ class CopyOperator(_WorkOperator):
         )  # fmt: skip
 
 
+class ImportTableOperator(_BackfillOperator):
+    """Engine import: one ImportTable of what was staged. Waits without a worker."""
+
+    def execute(self, context: Context, event: Any = None) -> None:
+        """Resumes: an import that was started is found again.
+
+        Raises:
+            TaskDeferred: it goes on
+        """
+        from dbops.backfill import steps
+
+        spec, params = self.named(context), context["params"]
+        if params["dry_run"] or not params["copy"] or spec.engine != "import":
+            raise AirflowSkipException("nothing is imported")
+        with self.explained(
+            spec, "MySQL was only read. The objects are kept; a table that is not whole is named.", "Do what it says, then clear this task."
+        ):  # fmt: skip
+            services = self.services(context, spec)
+            has_ended = steps.import_table(services, spec, self.plan(services, spec))
+        if not has_ended:
+            self.look_again(spec, "import", "the import goes on")
+
+
 class ListPartsOperator(_BackfillOperator):
     """Begin the verification, or go on with it; returns its parts, one for each task."""
 
@@ -365,6 +389,8 @@ class ListPartsOperator(_BackfillOperator):
         spec, params = self.named(context), context["params"]
         if params["dry_run"]:
             raise AirflowSkipException("a dry run verifies nothing")
+        if params["copy"] and spec.engine == "import":
+            raise AirflowSkipException("the stream and the dual writes come first: then run with copy: false")
         with self.explained(spec, "Rows and items were only read by this step.", "Clear this task."):
             services = self.services(context, spec)
             plan = self.plan(services, spec)
@@ -409,8 +435,8 @@ class SettleOperator(_WorkOperator):
         from dbops.backfill import steps
 
         spec, params = self.named(context), context["params"]
-        if params["dry_run"]:
-            raise AirflowSkipException("a dry run verifies nothing")
+        if params["dry_run"] or (params["copy"] and spec.engine == "import"):
+            raise AirflowSkipException("nothing was verified")
         with self.held(spec), self.explained(
             spec, "A repair writes only on the condition that holds for every writer; the journal has what was found.", "Clear this task."
         ):  # fmt: skip

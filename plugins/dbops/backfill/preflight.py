@@ -27,7 +27,6 @@ from dbops.backfill.target import TargetFacts
 from dbops.keys import Key
 from dbops.keyvalue import keys as templates
 from dbops.keyvalue.codec import ColumnCodec
-from dbops.keyvalue.keys import KeyTemplate
 from dbops.keyvalue.rules import Version
 
 VERSIONS_SAMPLED = 1000
@@ -287,7 +286,7 @@ def check_target(source: Source, facts: TargetFacts, estimate: Estimate | None) 
 
 
 def _table(source: Source, facts: TargetFacts) -> Iterator[Finding]:
-    wanted = tuple((name, key_type(template)) for name, template in source.view.keys.parts)
+    wanted = tuple((name, template.kind) for name, template in source.view.keys.parts)
     if facts.key != wanted:
         yield refusal(
             "target_key",
@@ -346,12 +345,6 @@ def _redis(facts: TargetFacts, estimate: Estimate | None) -> Iterator[Finding]:
             f"{facts.memory_limit - (facts.memory_used or 0):,} bytes are free, the items have {estimate.bytes:,}",
             "take larger nodes",
         )
-
-
-def key_type(template: KeyTemplate) -> str:
-    """The type of the key attribute that a template makes."""
-    codec = template.pieces[0].codec
-    return _form(codec) if template.is_plain and codec is not None else "S"
 
 
 def _key_text(key: Iterable[tuple[str, str]]) -> str:
@@ -438,7 +431,7 @@ def check(services: Services, spec: BackfillSpec, *, rows: int | None = None) ->
             "replica": lambda: liveness.check_replica(
                 writer, reader, spec.live.since, services.now, services.replica_wait_s
             ),
-            "dual_write": lambda: liveness.check_applications(spec, services.beats(), services.now()),
+            "dual_write": lambda: _dual_writes(services, spec),
             "stream": lambda: _streamed(services, spec),
             "binlog": lambda: liveness.check_log(writer, _hours(seen)),
             "versions": lambda: _compared(source, reader, seen["sample"]),
@@ -481,6 +474,11 @@ def _streamed(services: Services, spec: BackfillSpec) -> Iterator[Finding]:
     needed = spec.live.replication_task is not None
     dms, cloudwatch = (services.dms(), services.cloudwatch()) if needed else (None, None)
     yield from liveness.check_stream(spec, dms, cloudwatch, services.now())
+
+
+def _dual_writes(services: Services, spec: BackfillSpec) -> Iterable[Finding]:
+    """An import makes the table itself, so dual writes begin after it; the stream holds what happens meanwhile."""
+    return () if spec.engine == "import" else liveness.check_applications(spec, services.beats(), services.now())
 
 
 def _hours(seen: Mapping[str, Any]) -> float | None:

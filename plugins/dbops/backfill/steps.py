@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Literal
 
 from dbops import guardrails, mysql
-from dbops.backfill import copying, liveness, preflight, sampling, verify
+from dbops.backfill import bulk, copying, importing, liveness, preflight, sampling, verify
 from dbops.backfill import estimate as estimates
 from dbops.backfill import gate as gating
 from dbops.backfill import plan as planning
@@ -26,6 +26,7 @@ from dbops.backfill.brake import Brake, Held
 from dbops.backfill.charts import Sample
 from dbops.backfill.copying import Copied
 from dbops.backfill.estimate import Estimate
+from dbops.backfill.findings import refusal
 from dbops.backfill.gate import Gate, StreamState
 from dbops.backfill.pacing import Bucket
 from dbops.backfill.preflight import Preflight
@@ -54,6 +55,11 @@ def look(services: Services, spec: BackfillSpec, *, rows: int | None = None) -> 
         spec: of the backfill
         rows: of the view, where a walk has counted them; None: InnoDB's estimate
     """
+    if spec.engine == "bulk":
+        try:
+            bulk.require(services.aws("dynamodb"))
+        except bulk.NotSupported as error:
+            return Preflight((refusal("engine", str(error), "use engine put, or import for a new table"),))
     return preflight.check(preflight_services(services, spec), spec, rows=rows)
 
 
@@ -249,9 +255,12 @@ def copy_span(
     with working(services, spec, stop) as (source, target, brake):
         pace = _bucket(services, spec, stop)
         try:
-            done = copying.copy(
-                services.journal, source, services.reader, target, pace, brake, plan_id, owner, span, stop=stop
-            )
+            if spec.engine == "import":
+                done = _stage(services, spec, source, brake, plan_id, owner, span, stop)
+            else:
+                done = copying.copy(
+                    services.journal, source, services.reader, target, pace, brake, plan_id, owner, span, stop=stop
+                )
         finally:
             for event in brake.waited:
                 services.journal.note(
@@ -259,8 +268,56 @@ def copy_span(
                 )
     if done.reason:
         services.journal.note(plan_id, Event(done.end, done.reason, run=services.run))
-    finish_copy(services, plan_id)
+    if spec.engine != "import":  # staged objects are no table yet
+        finish_copy(services, plan_id)
     return done
+
+
+def _stage(
+    services: Services,
+    spec: BackfillSpec,
+    source: Source,
+    brake: Brake,
+    plan_id: str,
+    owner: str,
+    span: Numbers,
+    stop: threading.Event,
+) -> Copied:
+    where = importing.folder(spec, plan_id)
+    made = importing.stage(
+        services.journal,
+        source,
+        services.reader,
+        services.aws("s3"),
+        where,
+        plan_id,
+        owner,
+        span,
+        brake=brake,
+        stop=stop,
+    )
+    return Copied(made.end, made.reason, made.tally, made.chunks)
+
+
+def import_table(services: Services, spec: BackfillSpec, plan: Plan) -> bool:
+    """Import what was staged into a new table, or look how far that is. Whether it has ended, whole.
+
+    Raises:
+        TargetError: chunks are missing, the table exists, or the import did not take every item
+    """
+    if plan.state in ("copied", "verified"):
+        return True
+    s3, dynamodb, where = services.aws("s3"), services.aws("dynamodb"), importing.folder(spec, plan.plan_id)
+    with closing(services.source()) as conn:
+        view = open_source(conn, spec).view
+    sealed = importing.seal(services.journal, s3, where, plan.plan_id)
+    assert spec.target.kind == "dynamodb"  # noqa: S101 - the spec refuses other targets of this engine
+    found = importing.look(dynamodb, importing.start(dynamodb, s3, where, spec.target.table, view, sealed))
+    if found.status in ("IN_PROGRESS", "CANCELLING"):
+        return False
+    refused = importing.refusals(services.aws("logs"), found) if found.errors else []
+    importing.check(found, sealed, refused)
+    return finish_copy(services, plan.plan_id)
 
 
 def finish_copy(services: Services, plan_id: str) -> bool:
@@ -649,6 +706,10 @@ def standing(services: Services, spec: BackfillSpec, plan: Plan) -> Standing:
     events = journal.events(plan_id)
     counts = journal.counts(plan_id)
     held = next((each.reason for each in reversed(events) if each.kind in HOLDS), "") if counts.get("planned") else ""
+    if spec.engine == "import" and proof is None:
+        held = (
+            held or "the table is imported: switch the change stream and the dual writes on, then run with copy: false"
+        )
     return Standing(
         spec,
         journal.plan(plan_id),
