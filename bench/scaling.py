@@ -80,21 +80,27 @@ def of(found: dict[str, Any], step: str, what: str = "cpu_s") -> float:
     return median([one[what] for one in found["steps"][step]])
 
 
+def least(found: dict[str, Any], step: str, what: str = "seconds") -> float:
+    """Smallest of the rounds: a time on the clock that the rest of the machine disturbed least."""
+    return float(min(one[what] for one in found["steps"][step]))
+
+
 def costs_of(found: dict[str, Any], call_s: float = CALL_S) -> Costs:
     """What the simulation takes: tasks with a core of their own, servers on machines of theirs."""
-    page, read = of(found, "page: read, codec, key"), of(found, "page: read, codec, key", "seconds")
+    read = "read: both statements of a page"
     return Costs(
-        read_s=max(0.0, read - page),
-        cpu_s=page
+        read_s=max(0.0, least(found, read) - least(found, read, "cpu_s")),
+        cpu_s=of(found, "page: read, codec, key")
         + of(found, "write: PartiQL INSERT of 25")
         + of(found, "read back: BatchGetItem of 100")
         + 2 * of(found, "canonical hash"),
         call_s=call_s,
         units=found["units"],
-        claim_s=of(found, "journal: claim", "seconds"),
-        checkpoint_s=of(found, "journal: checkpoint", "seconds"),
+        claim_s=least(found, "journal: claim"),
+        checkpoint_s=least(found, "journal: checkpoint"),
         journal_cpu_s=of(found, "journal: checkpoint", f"{JOURNAL}_cpu_s"),
-        grant_s=of(found, f"bucket: grant, {scaling_run.GRANTING} tasks at once", "seconds"),
+        # All change one row, so the server does them one after the other; that its clients wait for this machine's CPU is not its doing.
+        grant_s=of(found, f"bucket: grant, {scaling_run.GRANTING} tasks at once", f"{JOURNAL}_cpu_s"),
     )
 
 
@@ -115,14 +121,13 @@ def print_steps(found: dict[str, Any]) -> None:
 
 def print_costs(costs: Costs, found: dict[str, Any]) -> None:
     """What one task comes to, and what was not measured."""
-    per_row = costs.cpu_s + costs.read_s
-    print(
-        f"\nOne task: {costs.cpu_s * 1e6:.0f} us CPU + {costs.read_s * 1e6:.0f} us of waiting for MySQL = {1 / per_row:,.0f} rows/s at most"
-    )
+    rate = 1 / max(costs.cpu_s, costs.read_s)
+    print(f"\nOne task: {rate:,.0f} rows/s at most, by {costs.cpu_s * 1e6:.0f} us of its CPU for a row")
+    print(f"MySQL is waited for {costs.read_s * 1e6:.0f} us a row, while the page before is written")
     source = SOURCE_CORES / of(found, "page: read, codec, key", f"{SERVER}_cpu_s")
     print(f"The source: {source:,.0f} rows/s for {SOURCE_CORES:g} core of it")
     print(
-        f"Assumed, not measured: {CALL_S * 1000:g} ms for a request to DynamoDB; each task has a core, each server its own machine;"
+        f"Assumed, not measured: {CALL_S * 1000:g} ms for a request to DynamoDB; each task has a core, each server its own machine"
     )
 
 
