@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -224,8 +224,9 @@ def delayed(seconds: float) -> Iterator[str]:
             server = socket.create_connection(to)
             for each in (client, server):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=_pump, args=(client, server, 0.0), daemon=True).start()
-            threading.Thread(target=_pump, args=(server, client, seconds), daemon=True).start()
+            asked = threading.Event()
+            threading.Thread(target=_pump, args=(client, server, asked.set), daemon=True).start()
+            threading.Thread(target=_pump, args=(server, client, _Late(asked, seconds)), daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
     try:
@@ -235,15 +236,24 @@ def delayed(seconds: float) -> Iterator[str]:
         listener.close()
 
 
-def _pump(source: socket.socket, sink: socket.socket, seconds: float) -> None:
-    """Carry bytes one way; the first ones after a silence wait."""
-    heard = 0.0
+class _Late:
+    """Waits before the first bytes of the answer to what was asked."""
+
+    def __init__(self, asked: threading.Event, seconds: float) -> None:
+        self.asked, self.seconds = asked, seconds
+
+    def __call__(self) -> None:
+        if self.asked.is_set():
+            self.asked.clear()
+            time.sleep(self.seconds)
+
+
+def _pump(source: socket.socket, sink: socket.socket, before: Callable[[], None]) -> None:
+    """Carry bytes one way."""
     try:
         while data := source.recv(CHUNK):
-            if seconds and time.monotonic() - heard > seconds:
-                time.sleep(seconds)
+            before()
             sink.sendall(data)
-            heard = time.monotonic()
     except OSError:
         pass
     finally:
