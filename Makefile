@@ -138,6 +138,10 @@ bench-backfill-redis: setup ## Only the backfill's writes to Redis against redis
 bench-backfill: setup ## Only the backfill's copy against conditional PutItems and against batch_writer
 	tools/with-lab $(BIN)/python $(BIN)/python -m bench backfill $(BENCH_ARGS)
 
+.PHONY: bench-scaling
+bench-scaling: setup ## Only what the steps of a backfill cost, and what follows for many rows and tasks
+	tools/with-lab $(BIN)/python $(BIN)/python -m bench scaling $(BENCH_ARGS)
+
 .PHONY: bench-imports
 bench-imports: $(SYNCED) ## Only the import time of the DAG files; needs no lab
 	$(BIN)/python -m bench dag-import $(BENCH_ARGS)

@@ -147,9 +147,13 @@ def _round(
     meter: Meter, source: Source, conn: Any, last: tuple[str, ...], writes: list[Write], page_rows: int, threads: int
 ) -> None:
     rows = len(writes)
-    with meter.step("read: SELECT and fetch", rows), conn.cursor() as cursor:
-        cursor.execute(source.page_sql(None, last))
-        cursor.fetchall()
+    with meter.step("read: both statements of a page", rows), conn.cursor() as cursor:
+        low = None
+        while low != last:
+            high = source.nth_key(conn, low, page_rows) or last
+            cursor.execute(source.page_sql(low, high))
+            cursor.fetchall()
+            low = high
     with meter.step("page: read, codec, key", rows):
         _pages(source, conn, last, page_rows)
     view = source.view
