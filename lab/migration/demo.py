@@ -165,8 +165,8 @@ def show(result: Result) -> None:
     line("chunks of the journal", [copied[name].chunks for name in names])
     line("rows read back and found right at once", [copied[name].tally.checked for name in names])
     line("kill -9 of the worker survived", [copied[name].kills for name in names])
-    line("newer items that a write without condition destroys", [copied[name].tally.newer for name in names])
-    line("deleted rows that a write without condition resurrects", [copied[name].tally.tombstones for name in names])
+    line("refused: a newer item was there (3 of them staged)", [copied[name].tally.newer for name in names])
+    line("refused: the row was deleted meanwhile (3 of them staged)", [copied[name].tally.tombstones for name in names])
     for each in oracle.CLASSES:
         if each != "equal":
             line(f"differences: {each}", [last[name].classes[each] for name in names])
@@ -175,7 +175,7 @@ def show(result: Result) -> None:
     writes = sum(counts[name] for name in ("insert", "update", "delete"))
     print(f"\n  {writes:,} writes to MySQL first, {sum(v for k, v in counts.items() if k.startswith('read_')):,} reads, "
           f"{counts['crossing']} dual writes that came late and were refused")  # fmt: skip
-    print(f"  {counts['lost']} dual writes lost: repaired by the stream {result.repaired['by the stream']}, by the backfill "
+    print(f"  {counts['lost']} dual writes lost: repaired by the stream or a read {result.repaired['unstamped']}, by the backfill "
           f"{result.repaired['by the backfill']}, overtaken by a newer write {result.repaired['overtaken']}, "
           f"never {result.repaired['never']}")  # fmt: skip
     print(

@@ -326,7 +326,10 @@ class Move:
             yield oracle.key_of(template, row), oracle.item_of(row, kinds), int(row[scene.VERSION])
 
     def repaired(self) -> Counter[str]:
-        """Lost dual writes: how they came to the store all the same, and those that did not."""
+        """Lost dual writes: how they came to the store all the same, and those that did not.
+
+        ``unstamped`` were brought by the stream or, where the store had nothing, by a read that fell back: their items look alike.
+        """
         found: Counter[str] = Counter()
         for subject in SUBJECTS:
             items = self.side(subject).items(subject)
@@ -342,7 +345,7 @@ class Move:
                 key = oracle.key_of(self.side(subject).template(subject), row)
                 there = items.get(key)
                 if (by_backfill := states.get((key, str(lost.version)))) is not None:
-                    found["by the backfill" if by_backfill else "by the stream"] += 1
+                    found["by the backfill" if by_backfill else "unstamped"] += 1
                 elif there is not None and int(there["_v"]["N"]) >= lost.version:
                     found["overtaken"] += 1
                 else:

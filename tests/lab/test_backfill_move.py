@@ -50,7 +50,7 @@ def test_dual_writes_and_the_stream_end_right_without_a_backfill(side: Any, tmp_
             assert verdict.findings == ()
             assert verdict.classes["equal"] > 20
         assert move.traffic.record.wrong == []
-        assert move.repaired()["never"] == 0 < move.repaired()["by the stream"]
+        assert move.repaired()["never"] == 0 < move.repaired()["unstamped"]
 
 
 def test_writes_without_condition_fail_before_the_oracle_where_conditional_ones_hold(side: Any, tmp_path: Path) -> None:
