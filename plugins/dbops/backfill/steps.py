@@ -606,9 +606,9 @@ def end_roll_back(services: Services, spec: BackfillSpec, plan_id: str, *, stop:
         Held: paused, outside of the window, or the servers cannot take it; repeat it
     """
     journal = services.journal
-    counts = journal.counts(plan_id)
+    counts, plan = journal.counts(plan_id), journal.plan(plan_id)
     swept = RolledBack()
-    if set(counts) == {"rolled_back"}:
+    if counts["rolled_back"] == plan.chunks:
         with verifying_with(services, spec, stop) as (source, verifier, conn):
             remover = Remover(
                 source,
