@@ -20,8 +20,8 @@ Example: `{"spec": "rides_dynamodb", "plan_id": "rides_dynamodb-20261129-0a1b2c3
 ### If this fails at 3 am
 
 - Nothing is lost: every item that was removed has its row in MySQL, and readers fall back to it.
-- `roll_back` red: clear it when the target answers again; it goes on with the chunks that are left. No other backfill of the spec runs
-  meanwhile, because the plan is closed only at the end.
+- `roll_back` red: clear it when the target answers again; it goes on with the chunks that are left. Start no other backfill of the
+  spec meanwhile: it would find items equal that are removed after it. The newest plan has to be verified again in any case.
 - "items stay though they bear the stamp": the store was written after MySQL had ended. Compare them before you go on with MySQL.
 """
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from dbops.backfill import steps
+from dbops.guardrails import Refused
 from tests.backfill import steps_kit, verify_kit
+from tests.backfill.journal_kit import NOW
 from tests.backfill.steps_kit import SPEC, Stage
 
 
@@ -30,3 +33,29 @@ def test_a_roll_back_sweeps_and_closes_the_plan_when_every_chunk_is_rolled_back(
     assert found.plan is not None
     assert found.plan.state == "rolled_back"
     assert stage.target.read([verify_kit.key(99)]) == [None]
+
+
+def test_the_plan_that_is_rolled_back_is_verified_no_more(stage: Stage) -> None:
+    plan = stage.verified()
+    assert steps.begin_roll_back(stage.services, SPEC, plan.plan_id) == [(0, 1), (1, 2)]
+    assert stage.journal.plan(plan.plan_id).state == "abandoned"
+    assert steps.begin_roll_back(stage.services, SPEC, plan.plan_id), "a repeated task goes on"
+
+
+def test_a_newer_plan_that_found_its_items_equal_has_to_be_verified_again(stage: Stage) -> None:
+    older = stage.verified(made_at=NOW)
+    newer = stage.verified(made_at=NOW + timedelta(days=1))
+    steps.begin_roll_back(stage.services, SPEC, older.plan_id)
+    assert stage.journal.plan(newer.plan_id).state == "copied"
+    stage.journal.set_state(newer.plan_id, "verified", expected=("copied",))  # while items were still being removed
+    stage.roll_back_chunks(older.plan_id)
+    steps.end_roll_back(stage.services, SPEC, older.plan_id, stop=threading.Event())
+    assert stage.journal.plan(newer.plan_id).state == "copied"
+    assert stage.journal.plan(older.plan_id).state == "rolled_back"
+
+
+def test_items_of_other_rules_are_not_looked_for_in_the_wrong_place(stage: Stage) -> None:
+    plan = stage.copied(rule_digest="of another table")
+    with pytest.raises(Refused, match="was made under other rules"):
+        steps.begin_roll_back(stage.services, SPEC, plan.plan_id)
+    assert stage.journal.plan(plan.plan_id).state == "copied"

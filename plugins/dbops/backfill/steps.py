@@ -165,7 +165,7 @@ def _continued(spec: BackfillSpec, plan: Plan, server_uuid: str) -> Planned:
     if plan.rule_digest != spec.rule_digest():
         raise guardrails.Refused(
             f"plan {plan.plan_id} is open under other rules (view, key, version, target or engine have changed since). "
-            "Take the change back, or run once with abandon_open_plan: what it wrote stays, backfill_roll_back removes it"
+            "Take the change back, or run once with abandon_open_plan: what it wrote stays, unless backfill_roll_back removes it before"
         )
     if plan.server_uuid != server_uuid:
         raise guardrails.Refused(
@@ -561,16 +561,30 @@ def begin_roll_back(services: Services, spec: BackfillSpec, plan_id: str | None)
         positions of its chunks, for as many tasks as the spec allows
 
     Raises:
-        Refused: no plan is named, it is another spec's, or reads do not fall back any more
+        Refused: no plan is named, it is another spec's, or it was made under other rules
     """
     journal = services.journal
     known = {plan.plan_id: plan for plan in journal.plans(spec.name)}
     if plan_id is None or plan_id not in known:
         raise guardrails.Refused(f"plan_id is {plan_id!r}; plans of {spec.name}: {', '.join(known) or 'none'}")
     plan = known[plan_id]
-    if plan.state not in CLOSED:
-        journal.set_state(plan_id, "abandoned", expected=("planned", "copying", "copied"))
+    if plan.rule_digest != spec.rule_digest():
+        raise guardrails.Refused(
+            f"plan {plan_id} was made under other rules (view, key, version, target or engine have changed since), so its items are not "
+            "where the spec looks now. Take the change back, roll back, then make the change again. Nothing was removed"
+        )
+    if plan.state not in ("abandoned", "rolled_back"):  # a verified one, too: the gate must not open over what is removed
+        journal.set_state(plan_id, "abandoned", expected=("planned", "copying", "copied", "verified", "abandoned"))
+    _doubt_newest(services, spec, plan_id)
     return _cut(plan.chunks, spec.limits.tasks)
+
+
+def _doubt_newest(services: Services, spec: BackfillSpec, plan_id: str) -> None:
+    """A newer plan has found items of this one equal and left them as they were: what was proven of it holds no more."""
+    (newest,) = services.journal.plans(spec.name, limit=1)
+    if newest.plan_id != plan_id and newest.state == "verified":
+        reason = f"items of plan {plan_id}, which it had found equal, are rolled back: verify again"
+        services.journal.set_state(newest.plan_id, "copied", expected=("verified",), run=services.run, reason=reason)
 
 
 def roll_back_span(
@@ -627,6 +641,7 @@ def end_roll_back(services: Services, spec: BackfillSpec, plan_id: str, *, stop:
                 plan_id, Event("roll_back", f"swept: {_kept_by(swept)}", count=swept.removed, run=services.run)
             )
         journal.set_state(plan_id, "rolled_back", expected=(*CLOSED,))
+        _doubt_newest(services, spec, plan_id)
     return Standing(
         spec, journal.plan(plan_id), counts=counts, tally=journal.tally(plan_id), chunks=tuple(journal.chunks(plan_id)),
         events=tuple(journal.events(plan_id)), kept_by={name: count for name, count in asdict(swept).items() if name in _STAY and count},
