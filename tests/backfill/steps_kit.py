@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from dbops.backfill import steps
+from dbops.backfill.estimate import Estimate
 from dbops.backfill.journal import Journal
 from dbops.backfill.records import Plan, Tally
 from dbops.backfill.services import Services
@@ -45,7 +46,9 @@ class Stage:
 
     def planned(self, chunks: int = 2, **changes: Any) -> Plan:
         """A plan that is being copied."""
-        plan = journal_kit.a_plan("rides", chunks, **{"rule_digest": SPEC.rule_digest(), **changes})
+        estimate = Estimate(10 * chunks, 100, 200, 300, 1000, 20.0, 1.0, 0.5, (("writes", 0.5),), 0.1, "table")
+        own = {"rule_digest": SPEC.rule_digest(), "estimate": estimate.as_json(), **changes}
+        plan = journal_kit.a_plan("rides", chunks, **own)
         self.journal.begin(plan, journal_kit.some_chunks(chunks), 7)
         return plan
 

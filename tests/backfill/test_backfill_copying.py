@@ -125,6 +125,22 @@ def test_a_chunk_that_was_taken_is_left_to_its_new_owner(stage: Bench) -> None:
     is_whole(stage)
 
 
+def test_a_worker_that_waits_ends_when_another_has_closed_the_copy(tmp_path: Path) -> None:
+    with bench(tmp_path, Rows(60)) as stage:
+        last = stage.journal.claim(stage.plan_id, "other", 60)
+        assert last is not None
+
+        class Closing(Mortal):
+            def until_free(self, plan_id: str) -> float | None:
+                left = stage.journal.until_free(plan_id)
+                if left is not None:
+                    stage.journal.finish(last, "other", Tally(read=30, written=30))
+                    stage.journal.set_state(plan_id, "copied", expected=("copying",))
+                return left
+
+        assert stage.copy(journal=Closing(stage.journal, Life())).end == "done"
+
+
 def test_the_lease_is_renewed_while_a_page_takes_long(stage: Bench) -> None:
     beaten = threading.Event()
     journal = Mortal(stage.journal, Life())

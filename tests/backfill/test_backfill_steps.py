@@ -59,3 +59,10 @@ def test_items_of_other_rules_are_not_looked_for_in_the_wrong_place(stage: Stage
     with pytest.raises(Refused, match="was made under other rules"):
         steps.begin_roll_back(stage.services, SPEC, plan.plan_id)
     assert stage.journal.plan(plan.plan_id).state == "copied"
+
+
+@pytest.mark.parametrize("state", ["copied", "verified"])
+def test_a_task_that_comes_when_others_have_copied_all_has_nothing_to_do(stage: Stage, state: str) -> None:
+    plan = stage.copied() if state == "copied" else stage.verified()
+    done = steps.copy_span(stage.services, SPEC, plan.plan_id, (0, 1), "late", confirm="rides", stop=threading.Event())
+    assert (done.end, done.chunks) == ("done", 0)

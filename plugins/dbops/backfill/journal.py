@@ -66,6 +66,8 @@ ALL_SPECS = "*"
 """In place of a spec: a pause of all backfills."""
 COPYING: tuple[PlanState, ...] = ("planned", "copying")
 """Plans of which chunks are copied."""
+_ALL_DONE: tuple[PlanState, ...] = ("copied", "verified")
+"""Plans of which no chunk is left to copy."""
 _AT_ONCE = 16  # candidates of a claim; of more workers than that, some look twice
 _ROUNDS = 200
 
@@ -224,12 +226,15 @@ class Journal:
             span: own positions [first, end): workers that begin elsewhere do not meet
 
         Returns:
-            The chunk, as far as it was copied; None when no planned chunk is without a live lease (see :meth:`until_free`).
+            The chunk, as far as it was copied; None when no planned chunk is without a live lease (see :meth:`until_free`), and when
+            another worker has seen the copy to its end.
 
         Raises:
             JournalError: the plan is not being copied
         """
         state = self.plan(plan_id).state
+        if state in _ALL_DONE:
+            return None
         if state not in COPYING:
             raise JournalError(f"plan {plan_id} is {state}: its chunks are not copied")
         return self._claim(plan_id, owner, lease_s, span, ("planned",), _plan_is(plan_id, COPYING))

@@ -28,6 +28,7 @@ from dbops.backfill.copying import Copied
 from dbops.backfill.estimate import Estimate
 from dbops.backfill.findings import refusal
 from dbops.backfill.gate import Gate, StreamState
+from dbops.backfill.journal import JournalError
 from dbops.backfill.pacing import Bucket
 from dbops.backfill.preflight import Preflight
 from dbops.backfill.records import CLOSED, Compared, Direction, Event, Plan, Tally, Verification
@@ -249,8 +250,11 @@ def copy_span(
     plan = services.journal.plan(plan_id)
     require_approval(services, spec, plan)
     if plan.state == "planned":
-        services.journal.set_state(plan_id, "copying", expected=("planned", "copying"))
-    if plan.state == "copied":
+        try:
+            services.journal.set_state(plan_id, "copying", expected=("planned", "copying"))
+        except JournalError:  # another task may have copied all of it meanwhile; closed plans are refused by the claim
+            plan = services.journal.plan(plan_id)
+    if plan.state in ("copied", "verified"):
         return Copied("done", "", Tally(), 0)
     with working(services, spec, stop) as (source, target, brake):
         pace = _bucket(services, spec, stop)
@@ -573,7 +577,8 @@ def begin_roll_back(services: Services, spec: BackfillSpec, plan_id: str | None)
             f"plan {plan_id} was made under other rules (view, key, version, target or engine have changed since), so its items are not "
             "where the spec looks now. Take the change back, roll back, then make the change again. Nothing was removed"
         )
-    if plan.state not in ("abandoned", "rolled_back"):  # a verified one, too: the gate must not open over what is removed
+    # A verified one, too: the gate must not open over what is removed.
+    if plan.state not in ("abandoned", "rolled_back"):
         journal.set_state(plan_id, "abandoned", expected=("planned", "copying", "copied", "verified", "abandoned"))
     _doubt_newest(services, spec, plan_id)
     return _cut(plan.chunks, spec.limits.tasks)
