@@ -263,6 +263,16 @@ def test_too_many_rejects_end_the_copy(stage: Bench, policy: Rejects, says: str)
     assert stage.journal.live_leases(stage.plan_id) == 0
 
 
+def test_too_many_rejects_are_not_forgotten_and_what_was_corrected_is_copied(stage: Bench) -> None:
+    stage.rows.rejected, stage.rows.rejects = frozenset({25, 90}), Rejects(max_rows=0)
+    assert stage.copy().end == "rejects"
+    assert stage.copy("cleared").end == "rejects"
+    stage.rows.rejected = frozenset()
+    assert stage.copy("corrected").end == "done"
+    is_whole(stage)
+    assert stage.journal.reject_count(stage.plan_id) == 0
+
+
 class Careless:
     """A target that loses or changes what it acknowledges."""
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from dbops.backfill import steps
+from dbops.backfill.records import Compared
+from dbops.backfill.spec import Rejects, Verify
 from dbops.guardrails import Refused
 from tests.backfill import steps_kit, verify_kit
 from tests.backfill.journal_kit import NOW
@@ -66,3 +68,15 @@ def test_a_task_that_comes_when_others_have_copied_all_has_nothing_to_do(stage: 
     plan = stage.copied() if state == "copied" else stage.verified()
     done = steps.copy_span(stage.services, SPEC, plan.plan_id, (0, 1), "late", confirm="rides", stop=threading.Event())
     assert (done.end, done.chunks) == ("done", 0)
+
+
+@pytest.mark.parametrize(("rejected", "verdict"), [(1, "clean"), (2, "differences")])
+def test_more_rows_in_mysql_alone_than_allowed_are_no_proof(stage: Stage, rejected: int, verdict: str) -> None:
+    plan = stage.copied(1)
+    spec = SPEC.model_copy(update={"rejects": Rejects(max_rows=1), "verify": Verify(reverse=False)})
+    for part in steps.list_parts(stage.services, spec, plan, "full"):
+        for number in range(part.first, part.end):
+            stage.journal.add_classes(
+                part.verification_id, Compared("forward", number, {"equal": 9}, rejected=rejected if number == 0 else 0)
+            )
+    assert steps.end_verification(stage.services, spec, plan) == verdict

@@ -247,12 +247,14 @@ class _Worker:
             )  # an end that was asked for does not hide what was found in the page before
             if not isinstance(worst, LeaseLost):
                 is_asked = isinstance(worst, Refused | _TooManyRejects)
-                self._give_back(progress.chunk, "" if is_asked else f"{type(worst).__name__}: {worst}")
+                # Rows that were rejected are to be corrected, so the chunk is read once more from its begin.
+                is_again = isinstance(worst, _TooManyRejects)
+                self._give_back(progress.chunk, "" if is_asked else f"{type(worst).__name__}: {worst}", again=is_again)
             raise worst from (None if worst is error else error)
 
-    def _give_back(self, chunk: Chunk, error: str) -> None:
+    def _give_back(self, chunk: Chunk, error: str, *, again: bool) -> None:
         try:
-            self.journal.release(chunk, self.owner, error)
+            self.journal.release(chunk, self.owner, error, again=again)
         except Exception:  # the error that ends the copy counts; the lease runs out by itself
             log.warning("chunk %s could not be given back", chunk.number, exc_info=True)
 
@@ -364,6 +366,8 @@ class _Progress:
         keys = [row.key for row in page.rows if row.write is not None]
         rejected += [Rejected(keys[position], reason) for position, reason in sent.rejects.items()]
         worker.journal.reject(worker.plan_id, self.chunk.number, rejected)
+        if rejected:
+            self._check_rejects(rejected)
         tally = replace(
             tally_of(writes, sent, worker.target.names),
             read=len(page.rows), rejected=len(rejected), checked=checked, read_s=read.seconds, write_s=seconds,
@@ -377,8 +381,6 @@ class _Progress:
         worker.tally += tally
         for pressure, count in sent.pressures.items():
             worker._note(Event("pressure", f"{pressure.reason} of {pressure.resource}", count=count))
-        if rejected:
-            self._check_rejects(rejected)
 
     def _check_rejects(self, rejected: Sequence[Rejected]) -> None:
         worker, allowed = self.worker, self.worker.source.spec.rejects

@@ -68,6 +68,8 @@ COPYING: tuple[PlanState, ...] = ("planned", "copying")
 """Plans of which chunks are copied."""
 _ALL_DONE: tuple[PlanState, ...] = ("copied", "verified")
 """Plans of which no chunk is left to copy."""
+_ANEW: dict[str, Any] = {**dict.fromkeys((*tables.OUTCOMES.values(), *tables.DIGEST), 0), "reached_key": None}
+"""A chunk that is copied once more."""
 _AT_ONCE = 16  # candidates of a claim; of more workers than that, some look twice
 _ROUNDS = 200
 
@@ -339,16 +341,19 @@ class Journal:
         if not self._change(sa.update(CHUNK).where(*mine).values(leased_until=until)):
             self._refuse_lost(chunk, owner)
 
-    def release(self, chunk: Chunk, owner: str, error: str = "") -> None:
+    def release(self, chunk: Chunk, owner: str, error: str = "", *, again: bool = False) -> None:
         """Give a chunk back with what it has reached; nothing happens when somebody else has it.
 
         Args:
             chunk: as claimed
             owner: who claimed it
             error: why, if it is not just a pause
+            again: what it has reached is forgotten, and its rows are counted anew
         """
         mine = (*_of(chunk, with_checkpoints=False), CHUNK.c.owner == owner, CHUNK.c.leased_until.is_not(None))
-        values = {"owner": None, "leased_until": None, "error": tables.kept_text(error)}
+        values: dict[str, Any] = {"owner": None, "leased_until": None, "error": tables.kept_text(error)}
+        if again:
+            values |= {**_ANEW, "checkpoints": CHUNK.c.checkpoints + 1}
         self._change(sa.update(CHUNK).where(*mine).values(**values))
 
     def rolled_back(self, chunk: Chunk, owner: str, removed: int, kept: int) -> Chunk:
@@ -410,12 +415,7 @@ class Journal:
             JournalError: the plan is closed, or one of them is not done
         """
         wanted = sorted(set(numbers))
-        cleared = {
-            **dict.fromkeys((*tables.OUTCOMES.values(), *tables.DIGEST), 0),
-            "reached_key": None,
-            "done_at": None,
-            "owner": None,
-        }
+        cleared = {**_ANEW, "done_at": None, "owner": None}
 
         def again(connection: sa.Connection) -> None:
             now = self._now(connection)

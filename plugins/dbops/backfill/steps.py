@@ -479,12 +479,20 @@ def end_verification(services: Services, spec: BackfillSpec, plan: Plan) -> str:
         uniform = next(part for part in parts if part.name == sampling.STRATA[0])
         bound = sampling.bound_of(uniform, plan.rows).upper
     left = journal.differences(plan.plan_id)
-    failing = left or any(part.failing for part in parts)
+    failing = left or any(part.failing for part in parts) or _too_many_rejects(services, spec, plan, parts)
     verdict: Literal["clean", "differences"] = "differences" if failing else "clean"
     journal.end_verification(proof.verification_id, verdict, bound)
     if verdict == "clean":
         journal.set_state(plan.plan_id, "verified", expected=("copied", "verified"))
     return verdict
+
+
+def _too_many_rejects(services: Services, spec: BackfillSpec, plan: Plan, parts: Collection[Compared]) -> bool:
+    """Whether more rows are in MySQL alone than the spec allows, by the copy or by what was compared."""
+    # A row may be in several strata of a sample, so only the evenly drawn ones are counted.
+    seen = sum(part.rejected for part in parts if part.direction == "forward" or part.name == sampling.STRATA[0])
+    allowed = spec.rejects.max_rows if spec.rejects.policy == "dead_letter" else 0
+    return max(seen, services.journal.reject_count(plan.plan_id)) > allowed
 
 
 def _missing(spec: BackfillSpec, plan: Plan, proof: Verification, parts: Collection[Compared]) -> str:
