@@ -120,6 +120,12 @@ class FakeDynamo:
     def batch_get_item(self, **arguments: Any) -> Answer:
         return self._call("batch_get_item", arguments, self._get)
 
+    def scan(self, **arguments: Any) -> Answer:
+        return self._call("scan", arguments, lambda _: {"Items": list(self.items.values())})
+
+    def delete_item(self, **arguments: Any) -> Answer:
+        return self._call("delete_item", arguments, self._delete)
+
     def _call(self, operation: str, arguments: Answer, carry_out: Callable[[Answer], Answer]) -> Answer:
         with self.lock:
             self.calls[operation] += 1
@@ -168,6 +174,14 @@ class FakeDynamo:
         if not rules.holds(Condition.NEWER, there, meant, NAMES):
             raise client_error("ConditionalCheckFailedException", item=there)
         self._keep(item)
+        return {}
+
+    def _delete(self, arguments: Answer) -> Answer:
+        there, asked = self.items.get(canonical(arguments["Key"])), arguments["ExpressionAttributeValues"]
+        mine = {NAMES.stamp: asked[":stamp"], NAMES.version: asked[":version"]}
+        if there is None or NAMES.deleted in there or not mine.items() <= there.items():
+            raise client_error("ConditionalCheckFailedException", item=there)
+        del self.items[canonical(arguments["Key"])]
         return {}
 
     def _keep(self, item: Item) -> None:

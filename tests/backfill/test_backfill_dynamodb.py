@@ -305,3 +305,35 @@ def test_a_refused_condition_of_put_is_final(client: FakeDynamo, users: DynamoTa
     sent = users.write([write(1, 2)], Purse())
     assert sent.outcomes[0].reason == "newer"
     assert client.item(1) == rules.document(write(1, 9), NAMES)
+
+
+def test_a_scan_goes_on_after_it_was_turned_away(client: FakeDynamo, users: DynamoTarget) -> None:
+    users.write([write(1)], Purse())
+    client.faults["scan"].extend([refused(*THROTTLED), kit.broken])
+    assert [page.items for page in users.scan(0, 1)] == [list(client.items.values())]
+    client.faults["scan"].extend([refused(*THROTTLED)] * 100)
+    with kit.target(client, max_wait_s=5) as hasty, pytest.raises(Overloaded, match="reads were turned away"):
+        list(hasty.scan(0, 1))
+
+
+@pytest.mark.parametrize(
+    "fault", [refused(*THROTTLED), kit.broken, kit.lost_answer], ids=["throttled", "broken", "lost"]
+)
+def test_a_removal_is_sent_again_and_counts_once(client: FakeDynamo, users: DynamoTarget, fault: kit.Fault) -> None:
+    users.write([write(1)], Purse())
+    client.faults["delete_item"].append(fault)
+    assert users.remove(kit.key(1), Version(1), "run")
+    assert not client.items
+    assert not users.remove(kit.key(1), Version(1), "run"), "nothing was there"
+
+
+def test_what_was_written_after_a_lost_answer_was_not_removed(client: FakeDynamo, users: DynamoTarget) -> None:
+    users.write([write(1)], Purse())
+
+    def overtaken(arguments: kit.Answer, carry_out: object) -> kit.Answer:
+        client.seed(rules.document(write(1, 2), NAMES))
+        return kit.broken(arguments, dict)
+
+    client.faults["delete_item"].append(overtaken)
+    assert not users.remove(kit.key(1), Version(1), "run")
+    assert client.item(1) == rules.document(write(1, 2), NAMES)

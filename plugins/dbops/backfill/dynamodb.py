@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from dbops import asking
@@ -409,7 +410,7 @@ class DynamoTarget:
             return _Answer("invalid", code, f"DynamoDB refuses the item: {code}{told and f' ({told})'}")
         raise TargetError(
             f"{self.table}: {code}: {message[:300]}. Check the table's name, its key schema against the spec's target.key, and that "
-            "the role may PartiQLInsert, PutItem and BatchGetItem; rows that were acknowledged are in the table"
+            "the role may PartiQLInsert, PutItem, BatchGetItem, Scan and DeleteItem; rows that were acknowledged are in the table"
         )
 
     # --- reading -------------------------------------------------------------------------------------------------------
@@ -428,59 +429,78 @@ class DynamoTarget:
         return [found.get(_flat({name: key[name] for name in names})) for key in keys]
 
     def _read(self, keys: list[Item]) -> Iterator[Item]:
-        rounds, progress_at = 0, self._monotonic()
+        patience = _Patience(self)
         while keys:
-            pressure = Pressure("table", "UnprocessedKeys", self.table)
+            asked = {self.table: {"Keys": keys, "ConsistentRead": True}}
+            call = partial(self.client.batch_get_item, RequestItems=asked, ReturnConsumedCapacity="NONE")
+            answer = self._patiently(patience, call)
+            yield from (answer.get("Responses") or {}).get(self.table) or []
+            rest = ((answer.get("UnprocessedKeys") or {}).get(self.table) or {}).get("Keys") or []
+            if len(rest) < len(keys):
+                patience = _Patience(self)
+            keys = rest
+            if keys:
+                patience.again(Pressure("table", "UnprocessedKeys", self.table))
+
+    def _patiently(self, patience: _Patience, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The answer of a call that may be made again.
+
+        Raises:
+            Overloaded: it was turned away for `max_wait_s`
+            TargetError: it can never succeed as it is
+        """
+        while True:
             try:
-                answer = self.client.batch_get_item(
-                    RequestItems={self.table: {"Keys": keys, "ConsistentRead": True}}, ReturnConsumedCapacity="NONE"
-                )
+                return call()
             except Exception as error:
                 said = self._error(error)
                 if said.pressure is None:
                     raise
-                answer, pressure = {"UnprocessedKeys": {self.table: {"Keys": keys}}}, said.pressure
-            yield from (answer.get("Responses") or {}).get(self.table) or []
-            rest = ((answer.get("UnprocessedKeys") or {}).get(self.table) or {}).get("Keys") or []
-            if len(rest) < len(keys):
-                rounds, progress_at = 0, self._monotonic()
-            keys = rest
-            if not keys:
-                return
-            if self._monotonic() - progress_at > self._max_wait_s or self._closed.is_set():
-                raise Overloaded(f"{self.table}: reads were turned away for {self._max_wait_s:g} s", pressure)
-            self._pause(self._jitter() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**rounds))
-            rounds += 1
+                patience.again(said.pressure)
 
     def remove(self, key: Item, version: Version, stamp: str) -> bool:
-        """See :class:`~dbops.backfill.target.Target`."""
-        names = self.names
-        try:
-            self.client.delete_item(
-                TableName=self.table,
-                Key=key,
-                ConditionExpression="#stamp = :stamp AND #version = :version AND attribute_not_exists(#deleted)",
-                ExpressionAttributeNames={
-                    "#stamp": names.stamp,
-                    "#version": names.version,
-                    "#deleted": names.deleted,
-                },
-                ExpressionAttributeValues={":stamp": {"S": stamp}, ":version": version.attribute},
-            )
-        except Exception as error:
-            if asking.code(error) in _THERE:
-                return False
-            raise
-        return True
+        """See :class:`~dbops.backfill.target.Target`.
+
+        Raises:
+            Overloaded: the store turned it away for `max_wait_s`; it may have been made or not
+        """
+        names, patience, may_be_removed = self.names, _Patience(self, "removals"), False
+        while True:
+            try:
+                self.client.delete_item(
+                    TableName=self.table,
+                    Key=key,
+                    ConditionExpression="#stamp = :stamp AND #version = :version AND attribute_not_exists(#deleted)",
+                    ExpressionAttributeNames={
+                        "#stamp": names.stamp,
+                        "#version": names.version,
+                        "#deleted": names.deleted,
+                    },
+                    ExpressionAttributeValues={":stamp": {"S": stamp}, ":version": version.attribute},
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+            except Exception as error:
+                said = self._error(error)
+                if said.kind == "there":  # nothing is: then it was this very call whose answer was lost
+                    return may_be_removed and said.there is None
+                if said.pressure is None:
+                    raise
+                may_be_removed = may_be_removed or said.kind == "unknown"
+                patience.again(said.pressure)
+            else:
+                return True
 
     def scan(self, segment: int, segments: int, after: str | None = None) -> Iterator[ScanPage]:
-        """See :class:`~dbops.backfill.target.Target`."""
+        """See :class:`~dbops.backfill.target.Target`.
+
+        Raises:
+            Overloaded: the store turned reads away for `max_wait_s`
+        """
         start = _loads(after) if after else None
         while True:
             asked: dict[str, Any] = {"ExclusiveStartKey": start} if start else {}
-            answer = self.client.scan(
-                TableName=self.table, Segment=segment, TotalSegments=segments, ConsistentRead=True, **asked
-            )
+            asked |= {"TableName": self.table, "Segment": segment, "TotalSegments": segments, "ConsistentRead": True}
+            answer = self._patiently(_Patience(self), partial(self.client.scan, **asked))
             start = answer.get("LastEvaluatedKey")
             yield ScanPage(answer.get("Items") or [], _dumps(start) if start else None)
             if not start:
@@ -528,6 +548,25 @@ class DynamoTarget:
     def _ttl(self) -> str:
         found = self.client.describe_time_to_live(TableName=self.table)["TimeToLiveDescription"]
         return str(found.get("AttributeName") or "") if found.get("TimeToLiveStatus") in ("ENABLED", "ENABLING") else ""
+
+
+class _Patience:
+    """How long a call is made again that is not a batch of writes."""
+
+    def __init__(self, target: DynamoTarget, what: str = "reads") -> None:
+        self._target, self._what, self._since, self._rounds = target, what, target._monotonic(), 0
+
+    def again(self, pressure: Pressure) -> None:
+        """Return when it may be made again: full jitter. Raises Overloaded when that was tried for long enough."""
+        target = self._target
+        waited = target._monotonic() - self._since
+        if waited > target._max_wait_s or target._closed.is_set():
+            raise Overloaded(
+                f"{target.table}: {self._what} were turned away for {waited:.0f} s ({pressure.reason} of "
+                f"{pressure.resource or target.table})", pressure,
+            )  # fmt: skip
+        target._pause(target._jitter() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**self._rounds))
+        self._rounds += 1
 
 
 def _flat(key: Item) -> tuple[str, ...]:
