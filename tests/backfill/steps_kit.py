@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from dbops.backfill import steps
+from dbops.backfill import steps, verify
 from dbops.backfill.estimate import Estimate
 from dbops.backfill.journal import Journal
 from dbops.backfill.records import Plan, Tally
@@ -87,7 +86,7 @@ def stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
     @contextmanager
     def verifying_with(*_: Any) -> Iterator[tuple[Any, Any, Any]]:
-        yield made.rows, SimpleNamespace(target=made.target, hold=lambda: None), None
+        yield made.rows, verify.Verifier(made.rows, made.target, None, sleep=lambda _: None), None
 
     monkeypatch.setattr(steps, "verifying_with", verifying_with)
     return made

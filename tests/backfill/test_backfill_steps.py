@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from dbops.backfill import steps
+from dbops.backfill import sampling, steps, verify
 from dbops.backfill.records import Compared
+from dbops.backfill.services import StepError
 from dbops.backfill.spec import Rejects, Verify
 from dbops.guardrails import Refused
 from tests.backfill import steps_kit, verify_kit
@@ -80,3 +82,45 @@ def test_more_rows_in_mysql_alone_than_allowed_are_no_proof(stage: Stage, reject
                 part.verification_id, Compared("forward", number, {"equal": 9}, rejected=rejected if number == 0 else 0)
             )
     assert steps.end_verification(stage.services, spec, plan) == verdict
+
+
+def _parts(*, chunks: int = 0, strata: Sequence[str] = (), segments: int = 8, of: int = 8) -> list[Compared]:
+    return [
+        *(Compared("forward", number) for number in range(chunks)),
+        *(Compared("sample", number, name=name) for number, name in enumerate(strata)),
+        *(Compared("reverse", number, name=verify.segment_name(number, of)) for number in range(segments)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "parts", "lacks"),
+    [
+        ("full", _parts(chunks=3), ""),
+        ("full", _parts(chunks=2), "1 of 3 chunks"),
+        ("full", _parts(chunks=3, segments=7), "1 of 8 segments"),
+        ("full", _parts(chunks=3, segments=8, of=16), "8 of 8 segments"),
+        ("sample", _parts(strata=sampling.STRATA), ""),
+        ("sample", _parts(strata=[name for name in sampling.STRATA if name != "newest"]), "newest of the sample"),
+        ("sample", _parts(strata=["repaired"]), "uniform, gaps"),
+    ],
+    ids=["whole", "tail", "segment", "other-segments", "sample", "stratum", "repaired"],
+)  # fmt: skip
+def test_a_verification_ends_when_all_was_compared(stage: Stage, mode: str, parts: list[Compared], lacks: str) -> None:
+    plan = stage.copied(2)
+    number = stage.journal.begin_verification(plan.plan_id, "dag/run", mode)
+    for part in parts:
+        stage.journal.add_classes(number, part)
+    if lacks:
+        with pytest.raises(StepError, match=lacks):
+            steps.end_verification(stage.services, SPEC, plan)
+    else:
+        assert steps.end_verification(stage.services, SPEC, plan) == "clean"
+
+
+def test_each_part_of_a_verification_is_kept_also_where_nothing_was_inserted(stage: Stage) -> None:
+    for number in range(1, 21):
+        stage.target.put(stage.rows.put(number, 1) or verify_kit.tombstone(number, 1))
+    plan = stage.copied(2)
+    for part in steps.list_parts(stage.services, SPEC, plan, "full"):
+        steps.verify_part(stage.services, SPEC, plan, part, stop=threading.Event())
+    assert steps.end_verification(stage.services, SPEC, plan) == "clean"

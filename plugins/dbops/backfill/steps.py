@@ -397,7 +397,12 @@ def verify_part(services: Services, spec: BackfillSpec, plan: Plan, part: Part, 
         StepError: there are more differences than verify.max_differences
     """
     journal = services.journal
-    has = {one.part for one in journal.compared(part.verification_id) if one.direction == part.direction}
+    has = {
+        one.part
+        for one in journal.compared(part.verification_id)
+        if one.direction == part.direction
+        and (part.direction != "reverse" or one.name == verify.segment_name(one.part, part.of))
+    }
     wanted = {*range(part.first, part.end)} - has
     totals: Counter[str] = Counter()
     with verifying_with(services, spec, stop) as (source, verifier, conn):
@@ -420,6 +425,8 @@ def _compare(
     found = verify.spans(services.journal.chunks(plan.plan_id), source.last_key(conn))
     if part.direction == "forward":
         yield from verifier.forward(span for span in found if span.number in wanted)
+        if plan.chunks in wanted and found[-1].number < plan.chunks:
+            yield Compared("forward", plan.chunks, note="nothing was inserted behind the last chunk")
         return
     # Seeded by the verification, so that a task that is repeated draws the same keys.
     for stratum in sampling.draw(source, conn, found, spec.verify.sample_rows, Random(part.verification_id)):  # noqa: S311
@@ -496,17 +503,19 @@ def _too_many_rejects(services: Services, spec: BackfillSpec, plan: Plan, parts:
 
 
 def _missing(spec: BackfillSpec, plan: Plan, proof: Verification, parts: Collection[Compared]) -> str:
-    """Which parts a verification lacks; empty when it has all. What was inserted behind the last chunk need not be there."""
-    seen = Counter(part.direction for part in parts)
-    chunks = {part.part for part in parts if part.direction == "forward"}
+    """Which parts a verification lacks; empty when it has all, with what was inserted behind the last chunk."""
     lacking = []
-    if proof.mode == "full" and (left := {*range(plan.chunks)} - chunks):
-        lacking.append(f"{len(left)} of {plan.chunks} chunks")
-    if proof.mode == "sample" and seen["sample"] < 1:
-        lacking.append("the sample")
+    chunks = {part.part for part in parts if part.direction == "forward"}
+    if proof.mode == "full" and (left := {*range(plan.chunks + 1)} - chunks):
+        lacking.append(f"{len(left)} of {plan.chunks + 1} chunks")
+    strata = {part.name for part in parts if part.direction == "sample"}
+    if proof.mode == "sample" and (undrawn := [name for name in sampling.STRATA if name not in strata]):
+        lacking.append(f"{', '.join(undrawn)} of the sample")
     segments = spec.limits.tasks * SEGMENTS_PER_TASK
-    if spec.verify.reverse and seen["reverse"] < segments:
-        lacking.append(f"{segments - seen['reverse']} of {segments} segments of the store")
+    scanned = {part.name for part in parts if part.direction == "reverse"}
+    unscanned = {verify.segment_name(number, segments) for number in range(segments)} - scanned
+    if spec.verify.reverse and unscanned:
+        lacking.append(f"{len(unscanned)} of {segments} segments of the store")
     return " and ".join(lacking)
 
 

@@ -126,6 +126,11 @@ def spans(chunks: Iterable[Chunk | PlannedChunk], top: Key | None = None) -> lis
     return made
 
 
+def segment_name(segment: int, of: int) -> str:
+    """Names a part of the reverse direction: of another number of segments, one of this number is another part of the store."""
+    return f"segment {segment} of {of}"
+
+
 @dataclass
 class _Part:
     direction: Direction
@@ -243,7 +248,7 @@ class Verifier:
 
     def _scan(self, segments: Iterable[int], of: int) -> Iterator[_Part | None]:
         for segment in segments:
-            part = _Part("reverse", segment, "", self.monotonic())
+            part = _Part("reverse", segment, segment_name(segment, of), self.monotonic())
             for page in self.target.scan(segment, of):
                 self.hold()
                 for items in _batches(page.items):
