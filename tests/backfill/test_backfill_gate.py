@@ -189,6 +189,13 @@ def test_shut_when_reports_begin_too_late_or_have_no_count_or_a_wrong_clock() ->
     assert "its clock is wrong" in decide([*ALL, ahead]).reasons[0]
 
 
+def test_shut_while_an_application_that_the_spec_does_not_know_needs_mysql() -> None:
+    batch = [replace(each, counts={**COUNTS, "fallback_hits": 1}) for each in beats("batch", "x")]
+    found = decide([*ALL, *batch])
+    assert not found.is_open
+    assert found.reasons == ("batch: 288 reads needed MySQL, and it is not in live.applications: name it there",)
+
+
 def test_shut_when_nobody_reads_and_notes_of_what_a_person_should_know() -> None:
     idle = [replace(each, counts={**COUNTS, "hits": 0, "failed": 1}) for each in beats("fleet", "f")]
     one = decide(

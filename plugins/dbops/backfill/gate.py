@@ -7,6 +7,7 @@ with its reason.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -107,12 +108,12 @@ def decide(
     begin = now - timedelta(days=spec.gate.quiet_days)
     heard = {name: _Heard() for name in spec.live.applications}
     reasons = [*_not_verified(plan, verification), *_not_all_rows(spec, plan), *_not_drained(spec, stream)]
-    strangers: set[str] = set()
+    strangers = Counter[str]()
     for beat in beats:
         if beat.application in heard:
             _hear(heard[beat.application], beat, begin, now, gone)
         else:
-            strangers.add(beat.application)
+            strangers[beat.application] += beat.counts.get("fallback_hits", 0) if beat.at > begin else 0
     silence = timedelta(minutes=spec.live.silent_minutes)
     found, waits = [], list[datetime | None]()
     for name, one in heard.items():
@@ -120,6 +121,11 @@ def decide(
         reasons += why
         waits.append(clear)
         found.append(_quiet(name, one, now, silence, gone))
+    reasons += [
+        f"{name}: {hits:,} reads needed MySQL, and it is not in live.applications: name it there"
+        for name, hits in sorted(strangers.items())
+        if hits
+    ]
     if not any(each.reads for each in found):
         reasons.append("no application has reported a read: nothing shows that the store answers")
     notes = [f"{name} reports too, and is not in live.applications" for name in sorted(strangers)]
