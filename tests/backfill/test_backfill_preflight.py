@@ -217,5 +217,35 @@ def test_the_task_has_to_run_and_to_keep_up(
     assert sorted(ids(found)) == sorted(expected)
 
 
+class Suspended:
+    """A task that runs without one of its tables."""
+
+    def describe_replication_tasks(self, **_: Any) -> dict[str, Any]:
+        return {
+            "ReplicationTasks": [
+                {
+                    "ReplicationTaskIdentifier": "carry", "ReplicationTaskArn": "arn:task:T", "ReplicationInstanceArn": "arn:i",
+                    "Status": "running", "MigrationType": "cdc", "ReplicationTaskStartDate": datetime(2025, 1, 1, tzinfo=UTC),
+                    "ReplicationTaskStats": {"TablesErrored": 1},
+                }
+            ]
+        }  # fmt: skip
+
+    def describe_replication_instances(self, **_: Any) -> dict[str, Any]:
+        return {"ReplicationInstances": [{"ReplicationInstanceIdentifier": "i"}]}
+
+    def get_metric_statistics(self, **_: Any) -> dict[str, Any]:
+        return {"Datapoints": [{"Timestamp": NOW, "Maximum": 1.0}]}
+
+
+def test_a_task_that_runs_without_one_of_its_tables_is_no_stream() -> None:
+    live = {"since": "2026-01-01T00:00:00Z", "applications": ["shop"], "replication_task": "carry"}
+    spec, aws = declared(live=live), Suspended()
+    assert ids(liveness.check_stream(spec, aws, aws, NOW)) == ["stream_tables"]
+    state = liveness.stream_state(spec, aws, aws, NOW)
+    assert state is not None
+    assert not state.is_running
+
+
 def test_a_stream_that_is_not_of_dms_is_only_declared() -> None:
     assert ids(liveness.check_stream(declared(), None, None, NOW)) == ["stream?"]

@@ -157,6 +157,12 @@ def check_stream(spec: BackfillSpec, dms: Any, cloudwatch: Any, now: datetime) -
             "stream", f"task {name!r} is {task['Status']}, not running", "start it, and wait until it has caught up"
         )
         return
+    if errored := _tables_errored(task):
+        yield refusal(
+            "stream_tables",
+            f"task {name!r} runs, but {errored} tables of it are in error: it carries no changes of them",
+            "see its table statistics, correct the cause and reload these tables",
+        )
     started = task.get("ReplicationTaskStartDate")
     if started is None or started.astimezone(UTC) > spec.live.since:
         yield warning(
@@ -173,6 +179,11 @@ def _task(dms: Any, name: str) -> dict[str, Any] | None:
     except dms.exceptions.ResourceNotFoundFault:
         return None
     return next((task for task in found if task["ReplicationTaskIdentifier"] == name), None)
+
+
+def _tables_errored(task: Mapping[str, Any]) -> int:
+    """Tables that the task has left behind: with SUSPEND_TABLE, the default, it goes on running without them."""
+    return int((task.get("ReplicationTaskStats") or {}).get("TablesErrored") or 0)
 
 
 def _latencies(
@@ -226,5 +237,7 @@ def stream_state(spec: BackfillSpec, dms: Any, cloudwatch: Any, now: datetime) -
     task = _task(dms, name)
     if task is None or task["Status"] != "running" or "cdc" not in task["MigrationType"]:
         return StreamState(None, is_running=False, name=name)
+    if errored := _tables_errored(task):
+        return StreamState(None, is_running=False, name=f"{name}, of which {errored} tables are in error,")
     seconds = read_latencies(task, dms, cloudwatch, now).values()
     return StreamState(None if None in seconds else max(each or 0.0 for each in seconds), is_running=True, name=name)
