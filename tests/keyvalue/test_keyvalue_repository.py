@@ -119,6 +119,20 @@ def test_a_row_that_the_store_cannot_have_is_served_by_mysql_and_counted() -> No
     assert users.counters.snapshot()["unstorable"] == 2
 
 
+def test_a_read_whose_write_through_fails_has_needed_mysql() -> None:
+    class Full(MemoryStore):
+        def put(self, write: Write, condition: Condition = Condition.NEWER, seen: Version | None = None) -> Outcome:
+            raise ConnectionError
+
+    users = repository(Source(ann=5), store=Full())
+    with pytest.raises(ConnectionError):
+        users.look(ANN)
+    assert users.counters.snapshot()["fallback_hits"] == 1
+    with pytest.raises(ConnectionError):
+        repository(lambda _: (_ for _ in ()).throw(ConnectionError()), counters=users.counters).look(ANN)
+    assert users.counters.snapshot()["fallback_hits"] == 1, "nobody knows whether MySQL has the row"
+
+
 def test_save_and_remove_write_mysql_first() -> None:
     users = repository()
     assert users.save(lambda: Loaded({"name": "ann", "score": 1}, 1)).is_written

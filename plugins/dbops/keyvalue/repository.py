@@ -273,7 +273,13 @@ class Repository:
 
     def look(self, row: Row) -> Read:
         """As `read`, with how it was answered."""
-        found = self._drive(read_path(self.view, row, falls_back=self.falls_back))
+        needed: list[Loaded] = []
+        try:
+            found = self._drive(read_path(self.view, row, falls_back=self.falls_back), needed)
+        except Exception:
+            if needed:  # the store did not take what MySQL had: a read that needed MySQL all the same
+                self.counters.add("misses", "fallback_hits")
+            raise
         names = {"hit": ["hits"], "tombstone": ["tombstone_hits"], "negative": ["misses", "negative"]}
         self.counters.add(
             *names.get(found.how, ["misses", "fallback_hits", *({found.how} & {"aliased", "unstorable"})])
@@ -335,11 +341,14 @@ class Repository:
         self.counters.add(*([name] if outcome.is_written else ["lost", f"lost_{outcome.reason}"]))
         return outcome
 
-    def _drive(self, path: Path[T]) -> T:
+    def _drive(self, path: Path[T], needed: list[Loaded] | None = None) -> T:
+        """Carry out a path. What MySQL had goes to `needed`."""
         answer: Any = None
         try:
             while True:
                 answer = self._carry_out(path.send(answer))
+                if needed is not None and isinstance(answer, Loaded):
+                    needed.append(answer)
         except StopIteration as end:
             found: T = end.value
             return found
