@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 import redis
 
-from dbops.backfill import redis_target
+from dbops.backfill import compare, redis_target
 from dbops.backfill.target import Overloaded, TargetError
+from dbops.keyvalue import rules
 from dbops.keyvalue.items import canonical
 from dbops.keyvalue.rules import Names, Version, document
 from dbops.keyvalue.stores import MemoryStore
@@ -174,6 +176,25 @@ def test_somebody_elses_key_stays_and_is_unversioned(client: Any, layout: str) -
         b"mine",
         {b"a": b"mine"},
     )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_values_that_no_writer_of_the_view_makes_hold_nobody_up(client: Any, layout: str) -> None:
+    target, version = kit.target(client, "u:", layout), rules.token(Version(5))
+    broken = {"id": "one", "score": "high", "profile": "{", "photo": "\udcff", "_v": version, "_null": "{"}
+    fields = {name: value.encode("utf-8", "surrogateescape") for name, value in broken.items()}
+    for number in (1, 2):
+        if layout == "hash":
+            client.hset(f"u:USER#{number}", mapping=fields)
+        else:
+            client.set(f"u:USER#{number}", json.dumps({**broken, "photo": "!", "active": [1]}))
+    older, newer = kit.write(1, version=5), kit.write(2, version=6)
+    assert [each.reason for each in target.write([older, newer], kit.Steady()).outcomes] == ["equal", None]
+    left, made = target.read([older.key, newer.key])
+    assert left is not None
+    assert left["id"] == {"S": "one"}
+    assert compare.classify(older, left, target.names, "N") == "converter"
+    assert compare.classify(newer, made, target.names, "N") == "equal"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

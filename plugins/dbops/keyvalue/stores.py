@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -349,8 +349,8 @@ class RedisStore:
         marks = {name: fields[name].decode("utf-8", "replace") for name in fields.keys() & self.names.all}
         columns: dict[str, Attribute] = {}
         for name in fields.keys() & self._columns:
-            columns[name] = self.view.by_name[name].from_field(fields[name])
-        for name in json_loads(fields.get(_NULLS, b"[]"), _NULLS):
+            columns[name] = _attribute(self.view.by_name[name].from_field, fields[name])
+        for name in _names(fields.get(_NULLS, b"[]")):
             columns[name] = {"NULL": True}
         return {**key, **columns, **self._of_marks(marks)}
 
@@ -361,9 +361,28 @@ class RedisStore:
             found = None
         if not isinstance(found, dict):  # somebody else's
             return dict(key)
-        columns = {name: self.view.by_name[name].from_json(found[name]) for name in found.keys() & self._columns}
+        columns = {
+            name: _attribute(self.view.by_name[name].from_json, found[name]) for name in found.keys() & self._columns
+        }
         marks = {name: str(found[name]) for name in found.keys() & self.names.all}
         return {**key, **columns, **self._of_marks(marks)}
+
+
+def _attribute(read: Callable[[Any], Attribute], value: Any) -> Attribute:
+    """The attribute of a value; what no writer of the view makes is text, so that it differs and holds nobody up."""
+    try:
+        return read(value)
+    except (ValueError, ArithmeticError):
+        return {"S": value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)}
+
+
+def _names(text: bytes) -> list[str]:
+    """Columns that are NULL; none where it is no list of texts."""
+    try:
+        found = json_loads(text, _NULLS)
+    except Reject:
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
 def _is_unknown_script(error: Exception) -> bool:
