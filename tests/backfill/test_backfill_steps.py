@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -124,3 +125,11 @@ def test_each_part_of_a_verification_is_kept_also_where_nothing_was_inserted(sta
     for part in steps.list_parts(stage.services, SPEC, plan, "full"):
         steps.verify_part(stage.services, SPEC, plan, part, stop=threading.Event())
     assert steps.end_verification(stage.services, SPEC, plan) == "clean"
+
+
+def test_two_specs_of_one_table_share_its_pace(stage: Stage) -> None:
+    stop, services = threading.Event(), replace(stage.services, region="eu-west-1")
+    named = SPEC.model_copy(update={"target": SPEC.target.model_copy(update={"region": "eu-west-1"})})
+    one, other = (steps._bucket(services, spec, stop).resource for spec in (SPEC, named))
+    assert one == other
+    assert steps._bucket(replace(services, region="eu-central-1"), SPEC, stop).resource != one

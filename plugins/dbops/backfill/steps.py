@@ -692,9 +692,12 @@ def _kept_by(done: RolledBack) -> str:
 
 def _bucket(services: Services, spec: BackfillSpec, stop: threading.Event) -> Bucket:
     """The pace that everything which writes the spec's target shares."""
-    limits = spec.limits
+    limits, resource = spec.limits, spec.target.resource
+    # A spec that names the connection's region writes the table of one that does not.
+    if spec.target.kind == "dynamodb":
+        resource = spec.target.model_copy(update={"region": services.region or spec.target.region}).resource
     return Bucket(
-        services.pool, spec.target.resource, limits.units_per_s, tasks=limits.tasks, max_wait_s=limits.max_wait_s, wait=stop.wait
+        services.pool, resource, limits.units_per_s, tasks=limits.tasks, max_wait_s=limits.max_wait_s, wait=stop.wait
     )  # fmt: skip
 
 
