@@ -505,11 +505,35 @@ def test_what_applications_have_counted(kept: journal.Journal) -> None:
             connection.execute(sa.insert(tables.COUNTER), row)
     first, *others = kept.beats("rides")
     assert first == Beat("booking", "host-1", NOW, NOW + minute, {"writes": 3})
-    assert kept.beats("rides", NOW + minute) == others
+    assert list(kept.beats("rides", NOW + minute)) == others
     assert [beat.is_last for beat in others] == [False, True]
-    assert kept.beats("payments") == []
+    assert not list(kept.beats("payments"))
     assert kept.forget_beats("rides", NOW + 3 * minute) == 2
-    assert kept.beats("rides") == others[1:]
+    assert list(kept.beats("rides")) == others[1:]
+
+
+def test_reports_of_many_processes_are_read_some_at_a_time(
+    kept: journal.Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {
+            "spec": "rides", "application": application, "instance": instance, "counts": {"writes": 3}, "is_last": False,
+            "counted_from": NOW.replace(tzinfo=None), "counted_to": (NOW + at * timedelta(minutes=1)).replace(tzinfo=None),
+        }
+        for at in (1, 2, 3) for application in ("booking", "fleet") for instance in ("a", "b", "c")
+    ]  # fmt: skip
+    with kept.engine.begin() as connection:
+        connection.execute(sa.insert(tables.COUNTER), rows)
+    wanted = [(row["counted_to"], row["application"], row["instance"]) for row in rows]
+    for size in (1, 2, 4, 18, 19):
+        monkeypatch.setattr(journal, "_BEATS_AT_ONCE", size)
+        found = kept.beats("rides")
+        assert [(beat.at.replace(tzinfo=None), beat.application, beat.instance) for beat in found] == wanted
+    asked: list[object] = []
+    monkeypatch.setattr(journal, "_BEATS_AT_ONCE", 4)
+    monkeypatch.setattr(kept, "_all", lambda query, ask=kept._all: asked.append(query) or ask(query))
+    next(iter(kept.beats("rides")))
+    assert len(asked) == 1
 
 
 def test_begun_helps() -> None:

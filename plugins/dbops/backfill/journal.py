@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,6 +70,7 @@ _ALL_DONE: tuple[PlanState, ...] = ("copied", "verified")
 """Plans of which no chunk is left to copy."""
 _ANEW: dict[str, Any] = {**dict.fromkeys((*tables.OUTCOMES.values(), *tables.DIGEST), 0), "reached_key": None}
 """A chunk that is copied once more."""
+_BEATS_AT_ONCE = 5_000
 _AT_ONCE = 16  # candidates of a claim; of more workers than that, some look twice
 _ROUNDS = 200
 
@@ -719,18 +720,29 @@ class Journal:
 
     # What applications report -------------------------------------------------------------------------------------------
 
-    def beats(self, spec: str, since: datetime | None = None) -> list[Beat]:
-        """What applications have counted for the spec, oldest first; after a moment, if one is given."""
-        query = sa.select(COUNTER).where(COUNTER.c.spec == spec)
-        if since is not None:
-            query = query.where(COUNTER.c.counted_to > naive(since))
-        query = query.order_by(COUNTER.c.counted_to, COUNTER.c.application, COUNTER.c.instance)
-        return [
-            Beat(
-                row.application, row.instance, aware(row.counted_from), aware(row.counted_to), dict(row.counts), bool(row.is_last)
+    def beats(self, spec: str, since: datetime | None = None) -> Iterator[Beat]:
+        """What applications have counted for the spec, oldest first; after a moment, if one is given.
+
+        There is one a minute of each process, so some are read at a time.
+        """
+        order = (COUNTER.c.counted_to, COUNTER.c.application, COUNTER.c.instance)
+        query = sa.select(COUNTER).where(COUNTER.c.spec == spec).order_by(*order).limit(_BEATS_AT_ONCE)
+        after = COUNTER.c.counted_to > naive(since) if since is not None else sa.true()
+        while found := self._all(query.where(after)):
+            for row in found:
+                yield Beat(
+                    row.application, row.instance, aware(row.counted_from), aware(row.counted_to), dict(row.counts), bool(row.is_last)
+                )  # fmt: skip
+            at, application, instance = (found[-1]._mapping[each.name] for each in order)
+            # The first condition alone gives MySQL a range of the index.
+            after = sa.and_(
+                COUNTER.c.counted_to >= at,
+                sa.or_(
+                    COUNTER.c.counted_to > at,
+                    COUNTER.c.application > application,
+                    sa.and_(COUNTER.c.application == application, COUNTER.c.instance > instance),
+                ),
             )
-            for row in self._all(query)
-        ]  # fmt: skip
 
     def forget_beats(self, spec: str, before: datetime) -> int:
         """Delete what was counted before a moment; how many reports that were."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -97,26 +99,41 @@ def check_applications(spec: BackfillSpec, beats: Iterable[Beat], now: datetime)
             f"live.since is {live.since.isoformat()}, which is not yet over",
             "start when dual writes and stream are complete",
         )
-    heard: dict[str, list[Beat]] = {name: [] for name in live.applications}
+    heard: dict[str, _Heard] = {name: _Heard() for name in live.applications}
     for beat in beats:
-        heard.setdefault(beat.application, []).append(beat)
-    for name in live.applications:
-        yield from _heard(name, heard[name], live.since, timedelta(minutes=live.silent_minutes), now)
+        if beat.application in heard:
+            heard[beat.application].add(beat)
+    for name, one in heard.items():
+        yield from _judged(name, one, live.since, timedelta(minutes=live.silent_minutes), now)
 
 
-def _heard(name: str, beats: Sequence[Beat], since: datetime, silent: timedelta, now: datetime) -> Iterator[Finding]:
+@dataclass
+class _Heard:
+    """Sums over the reports of an application, of which there may be millions."""
+
+    first: datetime | None = None
+    newest: datetime | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, beat: Beat) -> None:
+        self.first = beat.since if self.first is None else min(self.first, beat.since)
+        self.newest = beat.at if self.newest is None else max(self.newest, beat.at)
+        for name in ("writes", "failed"):
+            self.counts[name] += beat.counts.get(name, 0)
+
+
+def _judged(name: str, heard: _Heard, since: datetime, silent: timedelta, now: datetime) -> Iterator[Finding]:
     fix = f"let {name} report its counters (dbops.keyvalue.counting), and switch its dual writes on"
-    if not beats:
+    first, newest, counts = heard.first, heard.newest, heard.counts
+    if first is None or newest is None:
         yield refusal("dual_write", f"application {name!r} was never heard of", fix)
         return
-    newest, first = max(beat.at for beat in beats), min(beat.since for beat in beats)
     if now - newest > silent:
         yield refusal(
             "dual_write",
             f"application {name!r} is silent since {newest.isoformat()}, longer than live.silent_minutes",
             fix,
         )
-    counts = {what: sum(beat.counts.get(what, 0) for beat in beats) for what in ("writes", "deletes", "failed")}
     if not counts["writes"]:
         yield refusal("dual_write", f"application {name!r} reports, but has written nothing to the store", fix)
     if first > since:

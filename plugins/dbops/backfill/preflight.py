@@ -382,7 +382,7 @@ class Services:
     facts: Callable[[], TargetFacts]
     dms: Callable[[], Any]
     cloudwatch: Callable[[], Any]
-    beats: Callable[[], Sequence[Beat]]
+    beats: Callable[[], Iterable[Beat]]
     """What the applications have reported, from the journal."""
     now: Callable[[], datetime]
     region: str = ""

@@ -606,7 +606,7 @@ def _doubt_newest(services: Services, spec: BackfillSpec, plan_id: str) -> None:
     (newest,) = services.journal.plans(spec.name, limit=1)
     if newest.plan_id != plan_id and newest.state == "verified":
         reason = f"items of plan {plan_id}, which it had found equal, are rolled back: verify again"
-        services.journal.set_state(newest.plan_id, "copied", expected=("verified",), run=services.run, reason=reason)
+        services.journal.set_state(newest.plan_id, "copied", expected=[newest.state], run=services.run, reason=reason)
 
 
 def roll_back_span(
