@@ -238,3 +238,23 @@ def test_every_type_arrives_as_its_codec_wants_it(server: Any) -> None:
         assert row.write is not None
         assert row.write.attributes is not None
         assert canonical(item) == canonical({**row.write.key, **row.write.attributes})
+
+
+def test_the_greatest_of_text_versions_is_that_of_the_store(server: Any) -> None:
+    run(
+        server,
+        "CREATE TABLE rides (id BIGINT PRIMARY KEY, m BIGINT, v VARCHAR(4) NOT NULL, b VARCHAR(4) COLLATE utf8mb4_bin NOT NULL)",
+        "CREATE TABLE members (id BIGINT PRIMARY KEY, n INT, v VARCHAR(4) NOT NULL, b VARCHAR(4) COLLATE utf8mb4_bin NOT NULL)",
+        "INSERT INTO members VALUES (1, 1, 'B001', 'B001')",
+        "INSERT INTO rides VALUES (1, 1, 'a001', 'a001')",
+    )
+    joined = (
+        "SELECT r.id, m.n, GREATEST({}, {}) AS v FROM shop.rides r JOIN shop.members m ON m.id = r.m WHERE {{chunk}}"
+    )
+    version = {"column": "v", "kind": "text", "widths": [4], "scope": "shared"}
+    with pytest.raises(ViewError, match=r"by the collation of r\.v"):
+        opened(server, joined.format("r.v", "m.v"), version=version)
+    for pair in (("CAST(r.v AS BINARY)", "CAST(m.v AS BINARY)"), ("r.b", "m.b")):
+        (row,) = opened(server, joined.format(*pair), version=version).page(server, None, LAST, 9, "").rows
+        assert row.write is not None
+        assert row.write.version.value == "a001"

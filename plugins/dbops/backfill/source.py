@@ -51,6 +51,7 @@ _NO_TRUTH = {
     "binary",
     "varbinary",
 }
+_BYTES = {"binary", "varbinary"}
 _SAME = {
     "integer": "int",
     "numeric": "decimal",
@@ -471,6 +472,8 @@ def _check_version(spec: BackfillSpec, form: Query, tables: Mapping[str, Table])
             "CAST(UNIX_TIMESTAMP(updated_at) * 1000000 AS UNSIGNED)"
         )
     _check_version_tables(spec, form, selected)
+    if spec.version.kind == "text":
+        _check_order(selected, tables)
 
 
 def _check_version_tables(spec: BackfillSpec, form: Query, selected: Selected) -> None:
@@ -487,6 +490,20 @@ def _check_version_tables(spec: BackfillSpec, form: Query, selected: Selected) -
             "version.scope: is 'row', and the view joins tables: the greatest of versions that count apart does not rise with "
             "each change. Take all of them from one rising sequence (or commit time), and say shared"
         )
+
+
+def _check_order(selected: Selected, tables: Mapping[str, Table]) -> None:
+    """GREATEST compares texts by their collation, every store by their bytes: 'a' is below 'B' for the one and above it for the other."""
+    parts = query.newest_of(selected.expression)
+    for part in parts if len(parts) > 1 else ():
+        is_cast = isinstance(part, exp.Cast) and part.to.this in (exp.DataType.Type.BINARY, exp.DataType.Type.VARBINARY)
+        for column in () if is_cast else part.find_all(exp.Column):
+            found = tables[column.table].column(column.name)
+            if found is not None and found.data_type not in _BYTES and not (found.collation or "").endswith("_bin"):
+                raise ViewError(
+                    f"version.column: {selected.name!r} takes the greatest of texts by the collation of {column.sql('mysql')}, and the "
+                    f"store compares bytes: select GREATEST(CAST({column.sql('mysql')} AS BINARY), ...)"
+                )
 
 
 def _nullable(joined: Iterable[Joined], tables: Mapping[str, Table]) -> frozenset[tuple[str, str]]:
