@@ -416,29 +416,41 @@ class Journal:
             JournalError: the plan is closed, or one of them is not done
         """
         wanted = sorted(set(numbers))
-        cleared = {**_ANEW, "done_at": None, "owner": None}
 
         def again(connection: sa.Connection) -> None:
-            now = self._now(connection)
-            mine = (PLAN.c.plan_id == plan_id, PLAN.c.state.in_(("copying", "copied")))
-            if not connection.execute(sa.update(PLAN).where(*mine).values(state="copying")).rowcount:
-                raise JournalError(f"plan {plan_id} is neither copying nor copied: its chunks are not copied again")
+            _copy_again(connection, plan_id)
             for start in range(0, len(wanted), tables.INSERT_ROWS):
                 some = wanted[start : start + tables.INSERT_ROWS]
-                done = (
-                    CHUNK.c.plan_id == plan_id,
-                    CHUNK.c.chunk_no.in_(some),
-                    CHUNK.c.state == "done",
-                )
-                changes = {**cleared, "state": "planned", "checkpoints": CHUNK.c.checkpoints + 1}
-                if connection.execute(sa.update(CHUNK).where(*done).values(**changes)).rowcount != len(some):
+                if _from_begin(connection, plan_id, some, CHUNK.c.state == "done") != len(some):
                     raise JournalError(f"plan {plan_id}: not all of the chunks {some} are done; nothing was reopened")
-                gone = (REJECT.c.plan_id == plan_id, REJECT.c.chunk_no.in_(some))
-                connection.execute(sa.delete(REJECT).where(*gone))
-            said = Event("reopened", f"chunks to be copied once more: {', '.join(map(str, wanted))}", count=len(wanted))
-            connection.execute(sa.insert(EVENT), tables.event_row(plan_id, said, now))
+            _say_reopened(connection, plan_id, wanted, self._now(connection))
 
         self._transaction(again)
+
+    def reopen_rejected(self, plan_id: str) -> list[int]:
+        """Have chunks with rejects copied once more from their begin, unless somebody works on them: rows or spec were corrected.
+
+        Returns:
+            their numbers
+
+        Raises:
+            JournalError: the plan is closed
+        """
+
+        def again(connection: sa.Connection) -> list[int]:
+            _copy_again(connection, plan_id)
+            query = sa.select(REJECT.c.chunk_no).where(REJECT.c.plan_id == plan_id).distinct()
+            now = self._now(connection)
+            done = [
+                number
+                for number in sorted(connection.execute(query).scalars())
+                if _from_begin(connection, plan_id, [number], CHUNK.c.state.in_(("planned", "done")), _is_free(now))
+            ]
+            if done:
+                _say_reopened(connection, plan_id, done, now)
+            return done
+
+        return self._transaction(again)
 
     def counts(self, plan_id: str) -> dict[str, int]:
         """State of a chunk -> how many; all states are there. ``leased`` counts live leases of chunks in any state."""
@@ -658,9 +670,11 @@ class Journal:
         mine = (DIFFERENCE.c.verification_id == verification_id, DIFFERENCE.c.key_hash.in_(gone))
         self._change(sa.delete(DIFFERENCE).where(*mine))
 
-    def differences(self, plan_id: str, classes: Collection[Class] | None = None) -> list[Difference]:
-        """Differences of the newest verification of a plan, by key; of some classes or of all."""
-        newest = sa.select(sa.func.max(VERIFICATION.c.verification_id)).where(VERIFICATION.c.plan_id == plan_id)
+    def differences(
+        self, plan_id: str, classes: Collection[Class] | None = None, run: str | None = None
+    ) -> list[Difference]:
+        """Differences of the newest verification of a plan, or of the newest by a run, by key; of some classes or of all."""
+        newest = sa.select(sa.func.max(VERIFICATION.c.verification_id)).where(*_verifications(plan_id, run))
         query = sa.select(DIFFERENCE).where(DIFFERENCE.c.verification_id == newest.scalar_subquery())
         if classes is not None:
             query = query.where(DIFFERENCE.c["class"].in_(classes))
@@ -693,9 +707,9 @@ class Journal:
             has = f"has ended: {found[0].verdict}" if found else "is not in the journal"
             raise JournalError(f"verification {verification_id} {has}")
 
-    def verification(self, plan_id: str) -> Verification | None:
-        """The newest verification of a plan, ended or not, with the sums of the parts that have."""
-        query = sa.select(VERIFICATION).where(VERIFICATION.c.plan_id == plan_id)
+    def verification(self, plan_id: str, run: str | None = None) -> Verification | None:
+        """The newest verification of a plan, or the newest by a run, ended or not, with the sums of the parts that have."""
+        query = sa.select(VERIFICATION).where(*_verifications(plan_id, run))
         found = self._all(query.order_by(VERIFICATION.c.verification_id.desc()).limit(1))
         if not found:
             return None
@@ -838,6 +852,37 @@ def _is_free(now: datetime) -> sa.ColumnElement[bool]:
 
 def _plan_is(plan_id: str, states: Collection[str]) -> sa.ColumnElement[bool]:
     return sa.exists(sa.select(PLAN.c.plan_id).where(PLAN.c.plan_id == plan_id, PLAN.c.state.in_(states)))
+
+
+def _copy_again(connection: sa.Connection, plan_id: str) -> None:
+    mine = (PLAN.c.plan_id == plan_id, PLAN.c.state.in_(("planned", "copying", "copied")))
+    # MySQL counts changed rows: the state may be that already.
+    if connection.execute(sa.select(PLAN.c.plan_id).where(*mine).with_for_update()).one_or_none() is None:
+        raise JournalError(f"plan {plan_id} is closed: its chunks are not copied again")
+    connection.execute(sa.update(PLAN).where(*mine).values(state="copying"))
+
+
+def _from_begin(connection: sa.Connection, plan_id: str, numbers: Sequence[int], *those: sa.ColumnElement[bool]) -> int:
+    """Let those of the chunks begin anew; how many they are."""
+    changes = {
+        **_ANEW, "done_at": None, "owner": None, "leased_until": None, "state": "planned", "checkpoints": CHUNK.c.checkpoints + 1,
+    }  # fmt: skip
+    mine = (CHUNK.c.plan_id == plan_id, CHUNK.c.chunk_no.in_(numbers), *those)
+    count = int(connection.execute(sa.update(CHUNK).where(*mine).values(**changes)).rowcount)
+    if count:
+        gone = (REJECT.c.plan_id == plan_id, REJECT.c.chunk_no.in_(numbers))
+        connection.execute(sa.delete(REJECT).where(*gone))
+    return count
+
+
+def _say_reopened(connection: sa.Connection, plan_id: str, numbers: Sequence[int], now: datetime) -> None:
+    said = Event("reopened", f"chunks to be copied once more: {', '.join(map(str, numbers))}", count=len(numbers))
+    connection.execute(sa.insert(EVENT), tables.event_row(plan_id, said, now))
+
+
+def _verifications(plan_id: str, run: str | None) -> tuple[sa.ColumnElement[bool], ...]:
+    mine = (VERIFICATION.c.plan_id == plan_id,)
+    return mine if run is None else (*mine, VERIFICATION.c.run == run)
 
 
 def _before(state: PlanState) -> tuple[ChunkState, ...]:
