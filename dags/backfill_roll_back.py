@@ -62,7 +62,9 @@ with DAG(
 ) as dag:  # fmt: skip
     choose = backfill.ChoosePlanOperator(task_id="choose_plan", retries=0)
     roll_back = backfill.RollBackOperator.partial(task_id="roll_back", pool="dbops_backfill").expand(span=choose.output)
-    report = backfill.RollBackReportOperator(task_id="report", trigger_rule=TriggerRule.ALL_DONE)
+    report = backfill.RollBackReportOperator(
+        task_id="report", choosing_task_id="choose_plan", trigger_rule=TriggerRule.ALL_DONE
+    )
     any_failure = backfill.AnyFailureOperator(task_id="any_failure", trigger_rule=TriggerRule.ONE_FAILED, retries=0)
 
     chain(choose, roll_back, report)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dbops.backfill.spec import BackfillSpec
 
 APPROVE, REJECT = "Approve", "Reject"
+PLAN_TASK, PLAN_KEY = "plan", "plan_id"
 ALLOW_EXTRA = "dbops_backfill_allow"
 SAFE_COPY = "MySQL was only read. What is written stays right: every write is conditional."
 SAFE_ROLL_BACK = "Items that were removed have their rows in MySQL; readers fall back to them."
@@ -88,12 +89,26 @@ class _BackfillOperator(operators.RoomOperator["BackfillSpec"]):
         self.log.info("held back (%s): %s; looking again in %g s", by, reason, spec.limits.look_again_s)
         self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=spec.limits.look_again_s)), method_name="execute")
 
-    def plan(self, services: Services, spec: BackfillSpec) -> Plan:
-        """The spec's newest plan. Raises AirflowSkipException without one."""
-        found = services.journal.plans(spec.name, limit=1)
-        if not found:
-            raise AirflowSkipException(f"spec {spec.name} has no plan")
-        return found[0]
+    def plan(self, context: Context, services: Services) -> Plan:
+        """The plan of this run, as it is now: a newer one, of another run, is not mixed in. Raises AirflowSkipException without one."""
+        return services.journal.plan(plan_id_of(context))
+
+
+def plan_id_of(context: Context) -> str:
+    """The plan of this run. Raises AirflowSkipException when it has none."""
+    plan_id = context["ti"].xcom_pull(task_ids=PLAN_TASK, key=PLAN_KEY)
+    if not plan_id:
+        raise AirflowSkipException("this run has no plan: see the tasks before")
+    return str(plan_id)
+
+
+def failed_before(context: Context, task_ids: list[str] | None = None) -> bool:
+    """Whether a task of this run, or one of these, has failed, so that an alert tells of it."""
+    ti = context["ti"]
+    found = ti.get_task_states(dag_id=ti.dag_id, run_ids=[context["run_id"]], task_ids=task_ids)
+    return any(
+        str(getattr(state, "value", state)) == "failed" for states in found.values() for state in states.values()
+    )
 
 
 def build_services(spec: BackfillSpec, *, run: str) -> Services:
@@ -197,14 +212,22 @@ class LookOperator(_BackfillOperator):
 
 
 class PlanOperator(_BackfillOperator):
-    """Continue or make the plan; returns the spans of chunks, one for each task, none in a dry run and without a copy."""
+    """Continue or make the plan; returns the spans of chunks, one for each task, none in a dry run and without a copy.
+
+    The id of the plan goes to XCom, for every step of this run.
+    """
 
     def execute(self, context: Context) -> list[list[int]]:
-        """``[[first, end], ...]``: positions in the order in which chunks are taken."""
+        """``[[first, end], ...]``: positions in the order in which chunks are taken. Raises Stopped when there is nothing to verify."""
         from dbops.backfill import steps
 
         spec, params = self.named(context), context["params"]
-        if params["dry_run"] or not params["copy"]:
+        if params["dry_run"]:
+            return []
+        if not params["copy"]:
+            with self.explained(spec, UNTOUCHED, "Run the copy first."):
+                found = steps.newest_plan(self.services(context, spec), spec)
+            context["ti"].xcom_push(key=PLAN_KEY, value=found.plan_id)
             return []
         with self.explained(
             spec, "MySQL was only read; a plan is kept whole or not at all. Nothing was written to the target by this step.", "Run again."
@@ -219,6 +242,7 @@ class PlanOperator(_BackfillOperator):
             )
             spans = steps.spans(services, spec, made.plan)
         plan = made.plan
+        context["ti"].xcom_push(key=PLAN_KEY, value=plan.plan_id)
         self.log.info(
             "plan %s (%s): %s rows in %s chunks, about %.2f %s and %.2f h, limited by %s", plan.plan_id,
             "continued" if made.is_resumed else "new", plan.rows, plan.chunks, made.estimate.usd, made.estimate.currency,
@@ -239,7 +263,7 @@ class ListApprovalsOperator(_BackfillOperator):
             return []
         with self.explained(spec, UNTOUCHED, "Run again."):
             services = self.services(context, spec)
-            made = steps.planned(spec, self.plan(services, spec))
+            made = steps.planned(spec, self.plan(context, services))
             if not made.needs_approval or services.journal.approved(made.plan.plan_id, made.digest):
                 return []
         context["ti"].xcom_push(key="asked", value={"plan_id": made.plan.plan_id, "digest": made.digest})
@@ -256,7 +280,7 @@ class ListApprovalsOperator(_BackfillOperator):
 
 
 class RecordApprovalsOperator(_BackfillOperator):
-    """Write the answer into the journal; one that is missing or not "Approve" leaves none, and the copy refuses."""
+    """Write the answer into the journal, and refuse to go on where one is needed and is missing or not "Approve"."""
 
     def __init__(self, *, asking_task_id: str, approval_task_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -264,7 +288,7 @@ class RecordApprovalsOperator(_BackfillOperator):
         self.approval_task_id = approval_task_id
 
     def execute(self, context: Context) -> None:
-        """Keeps who said yes, if anybody did."""
+        """Keeps who said yes. Raises Stopped when nobody did: once, not in each task of the copy."""
         from dbops.backfill import steps
 
         ti = context["ti"]
@@ -277,8 +301,10 @@ class RecordApprovalsOperator(_BackfillOperator):
         self.log.info("plan %s: %s by %s", asked["plan_id"], chosen or "no answer", by)
         spec = self.named(context)
         with self.explained(spec, UNTOUCHED, "Run again and answer."):
+            services = self.services(context, spec)
             if chosen == [APPROVE]:
-                steps.approve(self.services(context, spec), asked["plan_id"], asked["digest"], by)
+                steps.approve(services, asked["plan_id"], asked["digest"], by)
+            steps.require_approval(services, spec, services.journal.plan(asked["plan_id"]))
 
 
 class _WorkOperator(_BackfillOperator):
@@ -325,13 +351,14 @@ class CopyOperator(_WorkOperator):
         Raises:
             TaskDeferred: paused, outside of the window, or the servers cannot take it: it looks again later
             Stopped: too many rejects, or the store does not hold what it acknowledged
+            AirflowSkipException: too many rejects, which another task of this run has told
         """
         from dbops.backfill import steps
 
         spec = self.named(context)
         with self.explained(spec, SAFE_COPY, GO_ON):
             services = self.services(context, spec)
-            plan = self.plan(services, spec)
+            plan = self.plan(context, services)
             first, end = self.span
             done = steps.copy_span(
                 services, spec, plan.plan_id, (int(first), int(end)), self.worker(context), confirm=context["params"]["confirm"],
@@ -340,6 +367,8 @@ class CopyOperator(_WorkOperator):
         self._log(done)
         if done.end == "done":
             return
+        if done.end == "rejects" and failed_before(context, [self.task_id]):
+            raise AirflowSkipException(f"another task of this run has failed for it: {done.reason}")
         if done.end in ("rejects", "stop"):
             correct = "Correct the rows or the spec (table backfill_reject names them), then run again."
             raise Stopped(
@@ -374,7 +403,7 @@ class ImportTableOperator(_BackfillOperator):
             spec, "MySQL was only read. The objects are kept; a table that is not whole is named.", "Do what it says, then clear this task."
         ):  # fmt: skip
             services = self.services(context, spec)
-            has_ended = steps.import_table(services, spec, self.plan(services, spec))
+            has_ended = steps.import_table(services, spec, self.plan(context, services))
         if not has_ended:
             self.look_again(spec, "import", "the import goes on")
 
@@ -393,7 +422,7 @@ class ListPartsOperator(_BackfillOperator):
             raise AirflowSkipException("the stream and the dual writes come first: then run with copy: false")
         with self.explained(spec, "Rows and items were only read by this step.", "Clear this task."):
             services = self.services(context, spec)
-            plan = self.plan(services, spec)
+            plan = self.plan(context, services)
             parts = steps.list_parts(services, spec, plan, params["verify"] or spec.verify.mode)
         return [part.as_json() for part in parts]
 
@@ -418,7 +447,7 @@ class VerifyOperator(_WorkOperator):
         spec = self.named(context)
         with self.held(spec), self.explained(spec, "Rows and items were only read by this step.", "Clear this task."):
             services = self.services(context, spec)
-            plan = self.plan(services, spec)
+            plan = self.plan(context, services)
             found = steps.verify_part(services, spec, plan, steps.Part(**self.part), stop=self._stop)
         self.log.info("%s", found)
 
@@ -441,7 +470,7 @@ class SettleOperator(_WorkOperator):
             spec, "A repair writes only on the condition that holds for every writer; the journal has what was found.", "Clear this task."
         ):  # fmt: skip
             services = self.services(context, spec)
-            plan = self.plan(services, spec)
+            plan = self.plan(context, services)
             if params["repair"]:
                 done = steps.repair(
                     services,
@@ -457,23 +486,22 @@ class SettleOperator(_WorkOperator):
 
 
 class ReportOperator(_BackfillOperator):
-    """Report what this run has come to; red when a verdict is FAILED or REFUSED."""
+    """Report what this run has come to; red when a verdict is FAILED or REFUSED and no task before it is red for that."""
 
     def execute(self, context: Context) -> str:
         """The verdict. Raises Stopped when it is bad, after reporting it."""
         from dbops.backfill import steps, summary
 
+        plan_id_of(context)
         spec, params = self.named(context), context["params"]
-        if params["dry_run"]:
-            raise AirflowSkipException("the dry run has its report")
         with self.explained(spec, SAFE_COPY, "Clear this task; repeating it is harmless."):
             services = self.services(context, spec)
-            plan = self.plan(services, spec)
+            plan = self.plan(context, services)
             standing = steps.standing(services, spec, plan)
             action = "copy" if params["copy"] else "repair" if params["repair"] else "verify"
             report = summary.run_report(standing, self.fields(context, spec), action=action)
             self.report(context, spec, report)
-        if report.verdict in (reports.Verdict.FAILED, reports.Verdict.REFUSED):
+        if report.verdict in (reports.Verdict.FAILED, reports.Verdict.REFUSED) and not failed_before(context):
             raise Stopped(
                 "; ".join(report.reasons), happened=SAFE_COPY, target=self.target(spec),
                 safe_next="Read the report. Do not switch reads.",
@@ -535,6 +563,10 @@ class RollBackOperator(_WorkOperator):
 class RollBackReportOperator(_WorkOperator):
     """Close the plan when every chunk is rolled back, and report what was removed and what stayed."""
 
+    def __init__(self, *, choosing_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choosing_task_id = choosing_task_id
+
     def execute(self, context: Context, event: Any = None) -> str:
         """The verdict. Raises Stopped when it is FAILED, after reporting."""
         from dbops.backfill import steps, summary
@@ -542,12 +574,16 @@ class RollBackReportOperator(_WorkOperator):
         spec, params = self.named(context), context["params"]
         if params["dry_run"]:
             raise AirflowSkipException("the dry run has its report")
+        if context["ti"].xcom_pull(task_ids=self.choosing_task_id) is None:
+            raise AirflowSkipException("nothing was to be rolled back")
         with self.held(spec), self.explained(spec, SAFE_ROLL_BACK, "Clear this task."):
             services = self.services(context, spec)
-            rolled = steps.end_roll_back(services, spec, str(params["plan_id"]), stop=self._stop)
+            rolled = steps.end_roll_back(
+                services, spec, str(params["plan_id"]), confirm=params["confirm"], stop=self._stop
+            )
             report = summary.roll_back_report(rolled, self.fields(context, spec))
             self.report(context, spec, report)
-        if report.verdict is reports.Verdict.FAILED:
+        if report.verdict is reports.Verdict.FAILED and not failed_before(context):
             raise Stopped(
                 "; ".join(report.reasons), happened=SAFE_ROLL_BACK, safe_next="Clear roll_back: it goes on with the chunks that are left.",
                 target=self.target(spec),

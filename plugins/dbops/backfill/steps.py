@@ -28,7 +28,7 @@ from dbops.backfill.copying import Copied
 from dbops.backfill.estimate import Estimate
 from dbops.backfill.findings import refusal
 from dbops.backfill.gate import Gate, StreamState
-from dbops.backfill.journal import JournalError
+from dbops.backfill.journal import JournalError, PlanExists
 from dbops.backfill.pacing import Bucket
 from dbops.backfill.preflight import Preflight
 from dbops.backfill.records import CLOSED, Compared, Direction, Event, Plan, Tally, Verification
@@ -120,6 +120,8 @@ def make_plan(
 ) -> Planned:
     """Go on with the spec's open plan, or walk the table and keep a new one, whole or not at all.
 
+    Of an open plan that has more rejects than are allowed, the chunks with rejects are copied once more.
+
     Args:
         services: of the run
         spec: of the backfill
@@ -135,7 +137,7 @@ def make_plan(
         source = open_source(writer, spec)
         if (there := journal.open_plan(spec.name)) is not None:
             if not abandon_open:
-                return _continued(spec, there, mysql.read_server(writer).server_uuid)
+                return _continued(services, spec, there, mysql.read_server(writer).server_uuid)
             journal.set_state(there.plan_id, "abandoned", expected=("planned", "copying", "copied"))
         server = mysql.read_server(writer)
         position = _position(writer)
@@ -158,11 +160,14 @@ def make_plan(
         now=datetime.now(UTC),
         estimate=made.as_json(),
     )
-    journal.begin(plan, walk.chunks, shuffle_seed=int(hashlib.sha256(plan.plan_id.encode()).hexdigest()[:8], 16))
+    try:
+        journal.begin(plan, walk.chunks, shuffle_seed=int(hashlib.sha256(plan.plan_id.encode()).hexdigest()[:8], 16))
+    except PlanExists as error:  # another run was faster
+        return _continued(services, spec, journal.plan(error.plan_id), server.server_uuid)
     return planned(spec, plan, is_resumed=False)
 
 
-def _continued(spec: BackfillSpec, plan: Plan, server_uuid: str) -> Planned:
+def _continued(services: Services, spec: BackfillSpec, plan: Plan, server_uuid: str) -> Planned:
     if plan.rule_digest != spec.rule_digest():
         raise guardrails.Refused(
             f"plan {plan.plan_id} is open under other rules (view, key, version, target or engine have changed since). "
@@ -173,7 +178,11 @@ def _continued(spec: BackfillSpec, plan: Plan, server_uuid: str) -> Planned:
             f"plan {plan.plan_id} was made on server {plan.server_uuid}, this is {server_uuid}: a clone, or the writer after a failover. "
             "Correct the connection; after a failover run once with abandon_open_plan: what was copied is found equal, not written again"
         )
-    return planned(spec, plan)
+    journal = services.journal
+    count = journal.reject_count(plan.plan_id)
+    if count > (0 if spec.rejects.policy == "stop" else spec.rejects.max_rows):
+        journal.reopen_rejected(plan.plan_id)  # they ended a run before, and rows or spec may be corrected by now
+    return planned(spec, journal.plan(plan.plan_id))
 
 
 def _check_walk(spec: BackfillSpec, walk: planning.Walk) -> None:
@@ -189,6 +198,14 @@ def _position(conn: Any) -> str:
     if gtids := str(status.get("Executed_Gtid_Set") or "").replace("\n", ""):
         return gtids
     return f"{status.get('File', '')}:{status.get('Position', '')}" if status else ""
+
+
+def newest_plan(services: Services, spec: BackfillSpec) -> Plan:
+    """The newest plan of the spec, open or not. Raises StepError without one."""
+    found = services.journal.plans(spec.name, limit=1)
+    if not found:
+        raise StepError(f"spec {spec.name} has no plan: nothing was copied")
+    return found[0]
 
 
 def spans(services: Services, spec: BackfillSpec, plan: Plan) -> list[Numbers]:
@@ -249,12 +266,7 @@ def copy_span(
     require_leave(services, spec, confirm)
     plan = services.journal.plan(plan_id)
     require_approval(services, spec, plan)
-    if plan.state == "planned":
-        try:
-            services.journal.set_state(plan_id, "copying", expected=("planned", "copying"))
-        except JournalError:  # another task may have copied all of it meanwhile; closed plans are refused by the claim
-            plan = services.journal.plan(plan_id)
-    if plan.state in ("copied", "verified"):
+    if not _begin_copy(services, plan):
         return Copied("done", "", Tally(), 0)
     with working(services, spec, stop) as (source, target, brake):
         pace = _bucket(services, spec, stop)
@@ -322,6 +334,19 @@ def import_table(services: Services, spec: BackfillSpec, plan: Plan) -> bool:
     refused = importing.refusals(services.aws("logs"), found) if found.errors else []
     importing.check(found, sealed, refused)
     return finish_copy(services, plan.plan_id)
+
+
+def _begin_copy(services: Services, plan: Plan) -> bool:
+    """Whether chunks of the plan may be left to copy; another task may have begun it, or ended it, at any time."""
+    journal, ended = services.journal, ("copied", "verified")
+    if plan.state == "planned":
+        try:
+            journal.set_state(plan.plan_id, "copying", expected=("planned", "copying"), run=services.run)
+        except JournalError:
+            if journal.plan(plan.plan_id).state not in ended:
+                raise
+            return False
+    return plan.state not in ended
 
 
 def finish_copy(services: Services, plan_id: str) -> bool:
@@ -404,16 +429,22 @@ def verify_part(services: Services, spec: BackfillSpec, plan: Plan, part: Part, 
         and (part.direction != "reverse" or one.name == verify.segment_name(one.part, part.of))
     }
     wanted = {*range(part.first, part.end)} - has
-    totals: Counter[str] = Counter()
     with verifying_with(services, spec, stop) as (source, verifier, conn):
-        try:
-            for found in _compare(services, spec, plan, part, wanted, source, verifier, conn):
-                journal.add_classes(part.verification_id, found)
-                totals.update(found.counts)
-        except TooManyDifferences as error:
-            journal.set_differences(part.verification_id, part.direction, error.found.part, error.found.differences)
-            raise StepError(f"{error}; the rest was not compared. Find the cause before you verify again") from error
+        totals = _keep(services, part, _compare(services, spec, plan, part, wanted, source, verifier, conn))
     return f"{part.direction} {part.first}-{part.end - 1} of {part.of}: {dict(totals) or 'nothing was left to compare'}"
+
+
+def _keep(services: Services, part: Part, compared: Iterator[Compared]) -> Counter[str]:
+    """Keep what comes; how many of each class came."""
+    journal, totals = services.journal, Counter[str]()
+    try:
+        for found in compared:
+            journal.add_classes(part.verification_id, found)
+            totals.update(found.counts)
+    except TooManyDifferences as error:
+        journal.set_differences(part.verification_id, part.direction, error.found.part, error.found.differences)
+        raise StepError(f"{error}; the rest was not compared. Find the cause before you verify again") from error
+    return totals
 
 
 def _compare(
@@ -464,7 +495,7 @@ def _cut(total: int, tasks: int) -> list[Numbers]:
 
 
 def end_verification(services: Services, spec: BackfillSpec, plan: Plan) -> str:
-    """End the newest verification with its verdict; a plan of which all is right becomes ``verified``.
+    """End the verification of this run with its verdict; a plan of which all is right becomes ``verified``.
 
     Returns:
         ``clean`` or ``differences``
@@ -473,9 +504,9 @@ def end_verification(services: Services, spec: BackfillSpec, plan: Plan) -> str:
         StepError: parts of it were not compared
     """
     journal = services.journal
-    proof = journal.verification(plan.plan_id)
+    proof = journal.verification(plan.plan_id, services.run)
     if proof is None:
-        raise StepError(f"plan {plan.plan_id} has no verification: run again")
+        raise StepError(f"plan {plan.plan_id} has no verification by this run: run again")
     parts = journal.compared(proof.verification_id)
     if missing := _missing(spec, plan, proof, parts):
         raise StepError(
@@ -485,7 +516,7 @@ def end_verification(services: Services, spec: BackfillSpec, plan: Plan) -> str:
     if proof.mode == "sample":
         uniform = next(part for part in parts if part.name == sampling.STRATA[0])
         bound = sampling.bound_of(uniform, plan.rows).upper
-    left = journal.differences(plan.plan_id)
+    left = journal.differences(plan.plan_id, run=services.run)
     failing = left or any(part.failing for part in parts) or _too_many_rejects(services, spec, plan, parts)
     verdict: Literal["clean", "differences"] = "differences" if failing else "clean"
     journal.end_verification(proof.verification_id, verdict, bound)
@@ -531,7 +562,7 @@ def repair(
     bury_extra: bool = False,
     stop: threading.Event,
 ) -> str:
-    """Put the differences of the newest verification right, where the condition allows it, and look at them once more.
+    """Put the differences that this run has found right, where the condition allows it, and compare those parts once more.
 
     Args:
         services: of the run
@@ -550,7 +581,7 @@ def repair(
     """
     require_leave(services, spec, confirm)
     journal, plan_id = services.journal, plan.plan_id
-    proof, left = journal.verification(plan_id), journal.differences(plan_id)
+    proof, left = journal.verification(plan_id, services.run), journal.differences(plan_id, run=services.run)
     if proof is None or not left:
         return "there are no differences"
     with verifying_with(services, spec, stop) as (source, verifier, conn):
@@ -567,9 +598,22 @@ def repair(
         journal.note(
             plan_id, Event("repair", repairing.summary(done), count=done.written + done.buried, run=services.run)
         )
-        number = 1 + max((part.part for part in journal.compared(proof.verification_id)), default=0)
-        journal.add_classes(proof.verification_id, repairing.look_again(verifier, number, left))
+        for part in _failing_parts(services, spec, plan, proof):
+            _keep(
+                services,
+                part,
+                _compare(services, spec, plan, part, range(part.first, part.end), source, verifier, conn),
+            )
     return repairing.summary(done)
+
+
+def _failing_parts(services: Services, spec: BackfillSpec, plan: Plan, proof: Verification) -> Iterator[Part]:
+    """What has to be compared once more after a repair. A sample stands for rows that were not repaired, so it stays what it was."""
+    segments = spec.limits.tasks * SEGMENTS_PER_TASK
+    for each in services.journal.compared(proof.verification_id):
+        if each.failing and each.direction != "sample":
+            total = segments if each.direction == "reverse" else plan.chunks + 1
+            yield Part(proof.verification_id, each.direction, each.part, each.part + 1, total)
 
 
 # --- roll back ----------------------------------------------------------------------------------------------------------
@@ -635,12 +679,16 @@ def roll_back_span(
     return done
 
 
-def end_roll_back(services: Services, spec: BackfillSpec, plan_id: str, *, stop: threading.Event) -> Standing:
+def end_roll_back(
+    services: Services, spec: BackfillSpec, plan_id: str, *, confirm: str | None, stop: threading.Event
+) -> Standing:
     """When every chunk is rolled back: sweep items whose rows have gone since, and close the plan.
 
     Raises:
+        Refused: no confirmation or allow-list
         Held: paused, outside of the window, or the servers cannot take it; repeat it
     """
+    require_leave(services, spec, confirm)
     journal = services.journal
     counts, plan = journal.counts(plan_id), journal.plan(plan_id)
     swept = RolledBack()
@@ -667,6 +715,7 @@ def end_roll_back(services: Services, spec: BackfillSpec, plan_id: str, *, stop:
     return Standing(
         spec, journal.plan(plan_id), counts=counts, tally=journal.tally(plan_id), chunks=tuple(journal.chunks(plan_id)),
         events=tuple(journal.events(plan_id)), kept_by={name: count for name, count in asdict(swept).items() if name in _STAY and count},
+        swept=swept.removed,
     )  # fmt: skip
 
 
@@ -738,11 +787,11 @@ def standing_before(services: Services, spec: BackfillSpec, found: Preflight) ->
 
 
 def standing(services: Services, spec: BackfillSpec, plan: Plan) -> Standing:
-    """What the journal knows of a plan."""
+    """What the journal knows of a plan, with the verification of this run."""
     journal, plan_id = services.journal, plan.plan_id
     made = planned(spec, plan)
-    proof = journal.verification(plan_id)
-    differences = journal.differences(plan_id)
+    proof = journal.verification(plan_id, services.run)
+    differences = journal.differences(plan_id, run=services.run)
     events = journal.events(plan_id)
     counts = journal.counts(plan_id)
     held = next((each.reason for each in reversed(events) if each.kind in HOLDS), "") if counts.get("planned") else ""

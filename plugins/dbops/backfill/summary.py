@@ -152,6 +152,8 @@ class Standing:
     """Oldest first."""
     kept_by: Mapping[str, int] = field(default_factory=dict)
     """Of a roll-back: why items stay (`roll_back.RolledBack`)."""
+    swept: int = 0
+    """Of a roll-back: items removed whose row has gone since, so that no chunk counts them."""
     error: str = ""
     """Why the run could not do its work."""
 
@@ -769,7 +771,7 @@ _CHANGED = frozenset({"newer", "overtaken"})
 
 
 def _removed(of: Standing) -> tuple[int, int]:
-    return sum(one.removed for one in of.chunks), sum(one.kept for one in of.chunks)
+    return sum(one.removed for one in of.chunks) + of.swept, sum(one.kept for one in of.chunks)
 
 
 def roll_back_report(of: Standing, common: Mapping[str, Any], *, dry_run: bool = False) -> reports.Report:
