@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -11,15 +13,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from conftest import ROOT
+import sqlalchemy as sa
 
 from dbops import connections
+from dbops.backfill import tables
 from dbops.backfill.journal import Journal
 from dbops.backfill.records import Plan
 from dbops.keyvalue.counting import Reporter
 from dbops.keyvalue.repository import Counters
 from dbops.store import Store
-from lab import config, dynamodb, mysql, redis
+from lab import aws, config, dynamodb, mysql, redis
 from lab.config import HOST, MYSQL_USER
 
 APPLICATION = "booking"
@@ -31,6 +34,9 @@ TRIGGER = """CREATE TRIGGER {s}.rides_version BEFORE UPDATE ON {s}.rides FOR EAC
 VIEW = (
     "SELECT r.id, r.member_id, r.price, r.note, r.ended_at, r.photo, r.row_version FROM {s}.rides AS r WHERE {{chunk}}"
 )
+LIMITS: dict[str, Any] = {
+    "units_per_s": 20000, "chunk_rows": 100, "page_rows": 50, "tasks": 2, "look_again_s": 1, "max_lag_s": None, "max_threads_running": None
+}  # fmt: skip
 
 
 @dataclass
@@ -45,6 +51,8 @@ class Stage:
     prefix: str = ""
     document: dict[str, Any] = field(default_factory=dict)
     client: Any = None
+    queue: str = ""
+    """Where alerts arrive."""
 
     # --- MySQL
 
@@ -68,6 +76,11 @@ class Stage:
             )
             connection.commit()
 
+    def photo(self, size: int = 500_000) -> int:
+        """Id of a new row whose photo makes its item too large."""
+        self.execute(f"INSERT INTO {{s}}.rides (member_id, photo) VALUES (1, REPEAT('x', {size}))")
+        return int(self.rows()[-1][0])
+
     # --- the target, by a client of its own
 
     def items(self) -> dict[int, dict[str, Any]]:
@@ -89,6 +102,40 @@ class Stage:
             return {key: int(fields[b"_v"][1:]) for key, fields in self.items().items()}
         return {key: int(item["_v"]["N"]) for key, item in self.items().items()}
 
+    def stamps(self) -> dict[int, str | None]:
+        """By id, the plan that has written the item; None: somebody else."""
+        if self.prefix:
+            return {key: fields[b"_bf"].decode() if b"_bf" in fields else None for key, fields in self.items().items()}
+        return {key: item["_bf"]["S"] if "_bf" in item else None for key, item in self.items().items()}
+
+    def put(self, number: int, item: dict[str, Any]) -> None:
+        """As a client without a condition does."""
+        self.client.put_item(TableName=self.table, Item={**item, "pk": {"S": f"RIDE#{number}"}})
+
+    def remove(self, number: int) -> None:
+        """As a client without a condition does."""
+        self.client.delete_item(TableName=self.table, Key={"pk": {"S": f"RIDE#{number}"}})
+
+    def written_by_an_application(self, updated: int, deleted: int) -> dict[int, dict[str, Any]]:
+        """Change one row and delete another, in both stores, as an application does; the two items as they are then."""
+        self.execute(
+            f"UPDATE {{s}}.rides SET price = 5 WHERE id = {updated}", f"DELETE FROM {{s}}.rides WHERE id = {deleted}"
+        )
+        if self.prefix:
+            import redis as redis_py
+
+            with redis_py.Redis(HOST, config.port("redis")) as client:
+                for number, fields in ((updated, {"price": "5"}), (deleted, {"_deleted": "1"})):
+                    key = f"{self.prefix}{number}"
+                    client.hdel(key, "_bf")
+                    client.hset(key, "_v", f"n{2:020d}")
+                    client.hset(key, mapping=fields)
+        else:
+            item = {name: value for name, value in self.items()[updated].items() if name != "_bf"}
+            self.put(updated, {**item, "price": {"N": "5"}, "_v": {"N": "2"}})
+            self.put(deleted, {"_v": {"N": "2"}, "_deleted": {"BOOL": True}})
+        return {key: item for key, item in self.items().items() if key in (updated, deleted)}
+
     def _hashes(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         import redis as redis_py
 
@@ -105,10 +152,62 @@ class Stage:
     def plan(self) -> Plan:
         return self.journal.plans(self.name, limit=1)[0]
 
+    def until(self, holds: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+        """Wait until something holds."""
+        end = time.monotonic() + seconds
+        while not (found := holds()):
+            assert time.monotonic() < end, f"{what} did not come true"
+            time.sleep(0.1)
+        return found
+
+    def events(self, kind: str) -> list[str]:
+        """Reasons of the events of a kind, of the newest plan."""
+        plans = self.journal.plans(self.name, limit=1)
+        return [each.reason for each in self.journal.events(plans[0].plan_id) if each.kind == kind] if plans else []
+
+    def lapse(self) -> None:
+        """Let the leases of workers that are dead run out."""
+        with connections.engine(connections.STORE).begin() as connection:
+            mine = tables.CHUNK.c.plan_id == self.plan().plan_id
+            connection.execute(sa.update(tables.CHUNK).where(mine).values(leased_until=datetime(2026, 1, 1)))
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Messages that came since the last look."""
+        found: list[dict[str, Any]] = []
+        sqs = aws.client("sqs")
+        while batch := sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in batch:
+                found.append(json.loads(message["Body"]))
+                sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def only_alert(self) -> str:
+        """The text of the one task that failed; any_failure and the run have alerts of their own."""
+        alerts = [each for each in self.alerts() if "run failed" not in each["Subject"]]
+        tasks = [each for each in alerts if each["MessageAttributes"]["task_id"]["Value"] != "any_failure"]
+        assert len(tasks) == 1, [each["Subject"] for each in alerts]
+        return str(tasks[0]["Message"])
+
     def report(self, dag_id: str = "backfill") -> dict[str, Any]:
         found = Store.open().latest(dag_id, self.name)
         assert found is not None
         return found.document
+
+    def html(self, dag_id: str = "backfill") -> str:
+        """The newest report as it is shown."""
+        found = Store.open().latest(dag_id, self.name)
+        assert found is not None
+        return str(Store.open().report_html(found.report_id))
+
+    def heard_all_day(self, **counts: int) -> None:
+        """A process of the application has reported without a hole since the day before yesterday, and ends now."""
+        now = datetime.now(UTC).replace(tzinfo=None)
+        row = {
+            "spec": self.name, "application": APPLICATION, "instance": uuid.uuid4().hex, "counted_from": now - timedelta(days=2),
+            "counted_to": now, "counts": {"hits": 5, "fallback_hits": 0, **counts}, "is_last": True,
+        }  # fmt: skip
+        with connections.engine(connections.STORE).begin() as connection:
+            connection.execute(sa.insert(tables.COUNTER), row)
 
     def heard(self, **counts: int) -> None:
         """The application reports these counts."""
@@ -132,25 +231,45 @@ class Stage:
         (self.folder / "backfill" / f"{self.name}.yaml").write_text(json.dumps(self.document))
 
     def run(self, dag_id: str = "backfill", **conf: Any) -> Any:
-        from airflow.dag_processing.dagbag import DagBag
-
-        bag = DagBag(dag_folder=str(ROOT / "dags" / f"{dag_id}.py"))
-        assert not bag.import_errors
-        return self.run_dag(bag.dags[dag_id], run_conf={"spec": self.name, **conf})
+        options = {key[1:]: conf.pop(key) for key in list(conf) if key.startswith("_")}
+        return self.run_dag(dag_of(dag_id), run_conf={"spec": self.name, **conf}, **options)
 
     def copy(self, **conf: Any) -> Any:
-        return self.run(dry_run=False, confirm=self.name, **conf)
+        return self.run(**self.asked(**conf))
+
+    def verify(self, **conf: Any) -> Any:
+        return self.copy(copy=False, **conf)
+
+    def roll_back(self, **conf: Any) -> Any:
+        return self.run("backfill_roll_back", **self.asked(**conf))
+
+    def asked(self, **conf: Any) -> dict[str, Any]:
+        """Conf of a run that writes."""
+        return {"spec": self.name, "dry_run": False, "confirm": self.name, **conf}
+
+
+def dag_of(dag_id: str) -> Any:
+    """The DAG of a file."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(config.ROOT / "dags" / f"{dag_id}.py"))
+    assert not bag.import_errors
+    return bag.dags[dag_id]
+
+
+def run_in_worker(dag_id: str, conf: dict[str, Any]) -> None:
+    """What a worker process runs: ``airflow dags test`` of a DAG that is in the metadata database."""
+    run = dag_of(dag_id).test(run_conf=conf)
+    assert str(run.state) == "success", states(run)
 
 
 def states(run: Any) -> dict[str, str]:
     """State by task, the worst of a mapped one."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
     for ti in run.get_task_instances():
-        found.setdefault(ti.task_id, []).append(str(ti.state))
-    return {
-        name: next((bad for bad in ("failed", "upstream_failed") if bad in all_of), all_of[0])
-        for name, all_of in found.items()
-    }
+        if found.get(ti.task_id) != "failed":
+            found[ti.task_id] = str(ti.state)
+    return found
 
 
 @contextmanager
@@ -158,6 +277,7 @@ def stage(folder: Path, run_dag: Callable[..., Any], kind: str = "dynamodb", row
     """A table with rows, and an empty target."""
     tag = uuid.uuid4().hex[:8]
     made = Stage(f"rides_{tag}", f"stage_{tag}", folder, run_dag)
+    made.queue = _subscribed(made.name)
     made.execute("CREATE DATABASE {s}", DDL, TRIGGER)
     for host in ("%", "localhost", HOST):
         made.execute(f"GRANT SELECT, TRIGGER ON {{s}}.* TO '{MYSQL_USER}'@'{host}'")
@@ -175,7 +295,7 @@ def stage(folder: Path, run_dag: Callable[..., Any], kind: str = "dynamodb", row
         description="rides of a test", owner="dba", enabled=True,
         view={"table": f"{made.schema}.rides", "alias": "r", "sql": VIEW.format(s=made.schema)},
         version={"column": "row_version", "raised_by": "the trigger, and ids are never used again"}, target=target,
-        limits={"units_per_s": 20000, "chunk_rows": 100, "page_rows": 50, "tasks": 2, "max_lag_s": None, "max_threads_running": None},
+        limits=LIMITS,
         live={"since": (datetime.now(UTC) - timedelta(minutes=5)).isoformat(), "applications": [APPLICATION], "stream": "no stream"},
         verify={"drain_s": 2, "shared_table": kind == "redis"},
     )  # fmt: skip
@@ -191,3 +311,15 @@ def stage(folder: Path, run_dag: Callable[..., Any], kind: str = "dynamodb", row
         else:
             for key, _ in list(made._hashes()):
                 redis.ask(f"DEL {key.decode()}")
+
+
+def _subscribed(name: str) -> str:
+    """A queue of the topic that alerts go to from now on."""
+    sns, sqs = aws.client("sns"), aws.client("sqs")
+    topic, queue = sns.create_topic(Name=name)["TopicArn"], sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn = f"arn:aws:sqs:{config.AWS_REGION}:{config.AWS_ACCOUNT}:{name}"
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    connection = json.loads(os.environ["AIRFLOW_CONN_AWS_DEFAULT"])
+    connection["extra"] |= {"dbops_sns_topic_arn": topic}
+    os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps(connection)  # which the test's own fixture takes back
+    return queue
