@@ -144,11 +144,12 @@ def test_an_item_in_a_gap_is_found_and_a_gap_without_is_fine() -> None:
     assert verifier.keys(gaps.number, gaps.wanted).failing >= len(gaps.wanted) - 3
 
 
-def test_what_cannot_be_drawn_is_said() -> None:
+def test_what_cannot_be_drawn_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     found = rows(1, 2, 3)
     gaps = sampling._gaps(found, None, [Span(0, None, ("_utf8mb4 X'41'",), 3)], 100, Random(1))
     assert gaps.wanted == ()
     assert gaps.note.startswith("not drawn: only a key of one whole number")
+    monkeypatch.setattr(found, "size", lambda *_: 5)  # when they were counted
     short = draw(found, [Span(0, None, ("3",), 5)], 100)["uniform"]
     assert (len(short.wanted), short.note) == (3, "2 of the rows that were drawn were deleted meanwhile")
     assert draw(kit.Rows(), [], 100)["uniform"].wanted == ()
@@ -158,6 +159,15 @@ def test_chunks_without_count_are_counted() -> None:
     found = rows(*range(1, 11))
     strata = draw(found, [Span(0, None, ("5",), 5), Span(1, ("5",), ("10",))], 1000)
     assert len(strata["uniform"].wanted) == 10
+
+
+def test_rows_that_came_since_the_plan_have_the_same_chance() -> None:
+    rows = kit.Rows()
+    for number in range(1, 201):
+        rows.put(number, 1)
+    planned = [Span(0, None, ("100",), 50), Span(1, ("100",), ("200",), 50)]  # each has twice as many now
+    *_, uniform = sampling.draw(rows, None, planned, 400, Random(1))
+    assert {int(each.driving[0]) for each in uniform.wanted if each.driving} == set(range(1, 201))
 
 
 def test_a_repeated_draw_is_the_same() -> None:

@@ -88,13 +88,6 @@ class Page:
     is_end: bool
 
 
-@dataclass(frozen=True)
-class Counted:
-    """As `source.Counted`."""
-
-    rows: int
-
-
 @dataclass
 class Rows:
     """MySQL: id -> row and version. A row whose name is TOO LARGE cannot be an item; one with note GONE is buried."""
@@ -131,8 +124,8 @@ class Rows:
         found = sorted(n for n in self.loaded if low is None or n > int(low[0]))
         return (str(found[rows - 1]),) if len(found) >= rows else None
 
-    def count(self, conn: Any, low: Key | None, high: Key) -> Counted:
-        return Counted(len([n for n in self.loaded if (low is None or n > int(low[0])) and n <= int(high[0])]))
+    def size(self, conn: Any, low: Key | None, high: Key) -> int:
+        return len([n for n in self.loaded if (low is None or n > int(low[0])) and n <= int(high[0])])
 
     def last_key(self, conn: Any, low: Key | None = None) -> Key | None:
         found = [n for n in self.loaded if low is None or n > int(low[0])]

@@ -93,9 +93,10 @@ def test_counts_and_keys_of_a_walk(server: Any) -> None:
     assert found.last_key(server, ("2400",)) == ("3000",)
     assert found.last_key(server, ("3000",)) is None
     assert found.count(server, None, ("1200",)) == source.Counted(400, 99, 160, 160)
+    assert found.size(server, ("300",), ("1200",)) == 300
     only = opened(server, JOIN.format(join="JOIN"), cold={"where": "r.version < 100"}, **KEY)
     assert only.last_key(server) == ("297",)
-    assert only.count(server, None, LAST).rows == 99
+    assert only.count(server, None, LAST).rows == only.size(server, None, LAST) == 99
 
 
 def test_a_join_that_finds_two_partners_is_refused_when_it_is_read(server: Any) -> None:

@@ -38,8 +38,8 @@ class Source(verify.Source, Protocol):
     def nth_key(self, conn: Any, low: Key | None, rows: int) -> Key | None:
         """Key of the last of the next so many rows."""
 
-    def count(self, conn: Any, low: Key | None, high: Key) -> Any:
-        """``.rows`` of a range."""
+    def size(self, conn: Any, low: Key | None, high: Key) -> int:
+        """Rows of a range, by the index alone."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ def draw(source: Source, conn: Any, spans: Sequence[Span], rows: int, random: Ra
     Args:
         source: of all rows, cold or not
         conn: of the writer
-        spans: the whole table, with their rows; those without are counted
+        spans: the whole table; they are counted anew, since rows that came since the plan have the same chance as the others
         rows: of the sample
         random: seeded from what a repeated task has again, such as the verification's id
     """
-    counted = [each if each.rows else _counted(source, conn, each) for each in spans]
+    counted = [_counted(source, conn, each) for each in spans]
     full = [each for each in counted if each.rows]
     share = max(1, int(rows * SHARE))
     left = rows
@@ -148,7 +148,7 @@ def draw(source: Source, conn: Any, spans: Sequence[Span], rows: int, random: Ra
 
 
 def _counted(source: Source, conn: Any, span: Span) -> Span:
-    return Span(span.number, span.low, span.high, int(source.count(conn, span.low, span.high).rows))
+    return Span(span.number, span.low, span.high, source.size(conn, span.low, span.high))
 
 
 def _special(source: Source, conn: Any, spans: Sequence[Span], share: int, random: Random) -> Iterator[Stratum]:

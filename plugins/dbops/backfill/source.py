@@ -220,6 +220,12 @@ class Source:
             cursor.execute(statement)
             return Counted(*map(int, cursor.fetchone()))
 
+    def size(self, conn: Any, low: Key | None, high: Key) -> int:
+        """Rows of the driving table in the range, under the predicate; reads the index alone."""
+        with conn.cursor() as cursor:
+            cursor.execute(sql.render("backfill/size", **self._driving(self.key.between(low, high))))
+            return int(cursor.fetchone()[0])
+
     def nth_key(self, conn: Any, low: Key | None, rows: int) -> Key | None:
         """The key of the last of the next so many rows of the driving table; None when there are fewer."""
         return self._one_key(conn, walk_sql(self, low, rows).nth_key)
