@@ -31,6 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     seed.add_argument("--hot-rows", type=int, help="rows that are too young to archive (default: a tenth of --rows)")
     seed.add_argument("--server", choices=sorted(config.MYSQL_SERVERS), default="mysql57")
     commands.add_parser("dms", help="make what the example specs of include/specs/dms name; harmless when it is there")
+    commands.add_parser(
+        "backfill",
+        help="make what the example specs of include/specs/backfill name; an application writes and reports; harmless when it is there",
+    )
     commands.add_parser("report", help="copy the newest report to .lab/reports and print its path")
     commands.add_parser(
         "demo", help="seed a million cold rows, archive them with airflow dags test, show what was proved"
@@ -83,6 +87,10 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: C901 - a command a case
             from lab import examples
 
             examples.provision()
+        case "backfill":
+            from lab.migration import examples as moved
+
+            moved.provision()
         case "demo":
             from lab import demo
 

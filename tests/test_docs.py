@@ -120,9 +120,13 @@ def test_confs_are_accepted_by_the_dags(dags: dict[str, Any]) -> None:
         assert set(conf) <= set(dag.params), f"{dag_id}: {conf}"
         for name, value in conf.items():
             dag.params.get_param(name).resolve(value)  # raises when the schema does not take it
-        room = {"s3_archive": "archive", "s3_archive_restore": "archive", "query_inventory": "inventory"}.get(
-            dag_id, "blue_green"
-        )
+        rooms = {
+            "s3_archive": "archive",
+            "query_inventory": "inventory",
+            "blue_green": "blue_green",
+            "backfill": "backfill",
+        }
+        (room,) = [folder for prefix, folder in rooms.items() if dag_id.startswith(prefix)]
         assert (ROOT / f"include/specs/{room}/{conf['spec']}.yaml").exists(), conf
 
 
