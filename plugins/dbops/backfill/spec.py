@@ -184,6 +184,12 @@ class Limits(_Part):
         le=86_400,
         description="a task that is held back gives its worker away and looks again after so long",
     )
+    lease_s: float = Field(
+        default=60,
+        ge=5,
+        le=3600,
+        description="a task of which nothing is heard for so long loses its chunk to another one",
+    )
     budget_usd: float = Field(default=10.0, ge=0, description="estimates above it need an approval")
     max_hours: float = Field(default=72.0, gt=0, description="estimates above it are refused")
 

@@ -275,8 +275,9 @@ def copy_span(
                 done = _stage(services, spec, source, brake, plan_id, owner, span, stop)
             else:
                 done = copying.copy(
-                    services.journal, source, services.reader, target, pace, brake, plan_id, owner, span, stop=stop
-                )
+                    services.journal, source, services.reader, target, pace, brake, plan_id, owner, span, stop=stop,
+                    lease_s=spec.limits.lease_s,
+                )  # fmt: skip
         finally:
             for event in brake.waited:
                 services.journal.note(
@@ -311,6 +312,7 @@ def _stage(
         span,
         brake=brake,
         stop=stop,
+        lease_s=spec.limits.lease_s,
     )
     return Copied(made.end, made.reason, made.tally, made.chunks)
 
