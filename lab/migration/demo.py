@@ -9,21 +9,23 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dbops.backfill.records import FAILING, Class
-from lab import config
+from lab import aws, config
 from lab.config import LabError
 from lab.migration import oracle
 from lab.migration.move import Copied, Move
 from lab.migration.oracle import Finding, Verdict
-from lab.migration.scene import PAYMENTS, RIDES, SUBJECTS
+from lab.migration.scene import PAYMENTS, RIDES, SUBJECTS, Subject
 from lab.migration.sides import DynamoSide, RedisSide, Side
 from lab.migration.worker import Arm
 
 ROWS = {"rides": 4000, "payments": 2000}
 KILLS = {"rides": 2, "payments": 2}
-GATE_S = 5.0
-"""Stands for the days in which no read may fall back."""
+"""Of workers; the DAG is killed once."""
+SHORT = "its reports begin at"
+"""What the gate says of an application that has been heard of for too short a time."""
 
 
 @dataclass
@@ -41,6 +43,10 @@ class Result:
     wrong: list[str] = field(default_factory=list)
     fall_backs: tuple[int, int] = (0, 0)
     """Until the gate, and while it was watched."""
+    gate: list[str] = field(default_factory=list)
+    """What keeps the gate of the DAG closed."""
+    reports: dict[str, Path] = field(default_factory=dict)
+    """By what each is of."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -66,7 +72,7 @@ def run(rows: dict[str, int] | None = None, arm: Arm = "conditional") -> Result:
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     began = time.monotonic()
-    schema = f"move_{uuid.uuid4().hex[:8]}"
+    schema = f"carshare_{uuid.uuid4().hex[:8]}"
     sides: list[Side] = [DynamoSide(schema, [RIDES]), RedisSide(schema, [PAYMENTS])]
     move = Move(schema, sides, config.home() / "move" / schema, rows or ROWS)
 
@@ -91,15 +97,7 @@ def _make(move: Move, result: Result, told: Callable[[str], None]) -> None:
     told(f"{sum(move.rows.values()):,} old rows; change stream and dual writes are live, reads fall back to MySQL")
     move.work(150)
     for subject in SUBJECTS:
-        copied = move.copy(subject, result.arm, kills=KILLS[subject.name])
-        result.copied.append(copied)
-        told(
-            f"{subject.name}: {copied.tally.read:,} rows copied in {copied.seconds:.1f} s, worker killed {copied.kills} times"
-        )
-        if result.arm == "conditional":
-            result.verified[subject.name] = move.verify(subject, copied.plan_id)
-            failed = sum(result.verified[subject.name][each] for each in FAILING)
-            told(f"{subject.name}: verified in both directions while writes go on, {failed} differences")
+        _copy(move, result, subject, told)
     _judge(move, result.after_copy)
     told("writes held for a moment: MySQL and the store compared")
     if result.arm == "unconditional":
@@ -108,16 +106,20 @@ def _make(move: Move, result: Result, told: Callable[[str], None]) -> None:
         return
     before, move.traffic.lose = move.fall_backs(), 0.0
     move.traffic.resume()
-    end = time.monotonic() + GATE_S
-    while time.monotonic() < end:
-        move.work(20)
+    result.gate = move.ask_gate(RIDES, told)
+    result.reports["gate"] = aws.newest_report()
+    told(f"gate: closed, since {result.gate[0]}")
+    if not any(SHORT in reason for reason in result.gate):
+        raise LabError(f"the gate does not say that seconds are too short a time: {result.gate}")
     result.fall_backs = before, move.fall_backs() - before
     if result.fall_backs[1]:
         raise LabError(
             f"{result.fall_backs[1]} reads fell back although everything is copied: reads must not be switched"
         )
     move.switch_reads()
-    told(f"no read fell back in {GATE_S:.0f} s: reads switched to the store, MySQL is still written first")
+    told(
+        "no read has fallen back since; let that stand for the days: reads switched to the store, MySQL is still written first"
+    )
     move.traffic.lose = 0.05
     move.work(300)
     move.traffic.pause()
@@ -128,6 +130,24 @@ def _make(move: Move, result: Result, told: Callable[[str], None]) -> None:
     move.work(400)
     _judge(move, result.at_end, is_store_first=True)
     _collect(move, result)
+
+
+def _copy(move: Move, result: Result, subject: Subject, told: Callable[[str], None]) -> None:
+    if subject is RIDES and result.arm == "conditional":
+        copied = move.copy_by_dag(subject, told)
+        result.verified[subject.name] = move.verified(copied.plan_id)
+        result.reports["backfill"] = aws.newest_report()
+    else:
+        copied = move.copy(subject, result.arm, kills=KILLS[subject.name])
+        if result.arm == "conditional":
+            result.verified[subject.name] = move.verify(subject, copied.plan_id)
+    result.copied.append(copied)
+    told(
+        f"{subject.name}: {copied.tally.read:,} rows copied by {copied.by}, killed {copied.kills} times, in {copied.seconds:.1f} s"
+    )
+    if subject.name in result.verified:
+        failed = sum(result.verified[subject.name][each] for each in FAILING)
+        told(f"{subject.name}: verified in both directions while writes go on, {failed} differences")
 
 
 def _judge(move: Move, verdicts: dict[str, Verdict], *, is_store_first: bool = False) -> None:
@@ -159,14 +179,16 @@ def show(result: Result) -> None:
     print()
     line("", list(names))
     line("moved to", [result.sides[name] for name in names])
+    line("copied by", [copied[name].by for name in names])
     line("rows copied", [copied[name].tally.read for name in names])
     line("items in the store at the end, with tombstones", [last[name].items for name in names])
     line("  of them tombstones", [last[name].tombstones for name in names])
     line("chunks of the journal", [copied[name].chunks for name in names])
     line("rows read back and found right at once", [copied[name].tally.checked for name in names])
-    line("kill -9 of the worker survived", [copied[name].kills for name in names])
-    line("refused: a newer item was there (3 of them staged)", [copied[name].tally.newer for name in names])
-    line("refused: the row was deleted meanwhile (3 of them staged)", [copied[name].tally.tombstones for name in names])
+    line("kill -9 survived", [copied[name].kills for name in names])
+    line("refused: a newer item was there", [copied[name].tally.newer for name in names])
+    line("refused: the row was deleted meanwhile", [copied[name].tally.tombstones for name in names])
+    line("  of both, staged between reading and writing", [2 * copied[name].staged for name in names])
     for each in oracle.CLASSES:
         if each != "equal":
             line(f"differences: {each}", [last[name].classes[each] for name in names])
@@ -187,4 +209,10 @@ def show(result: Result) -> None:
     for what, count in Counter(each.what for each in result.findings).most_common():
         example = next(each for each in result.findings if each.what == what)
         print(f"    {count:>6,} {what}, such as {example.key} {example.detail}".rstrip())
+    if result.gate:
+        print("  backfill_gate, asked within the minute, stays closed:")
+        for reason in result.gate:
+            print(f"    {reason}")
+    for what, path in result.reports.items():
+        print(f"  report of {what}: {path}")
     print()

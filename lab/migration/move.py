@@ -6,8 +6,8 @@ import multiprocessing
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +22,7 @@ from dbops.backfill.records import FAILING, Class, Tally
 from dbops.backfill.source import open_source
 from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.verify import Verifier, spans
+from dbops.keyvalue.counting import Reporter
 from dbops.keyvalue.items import Item, canonical
 from dbops.keyvalue.stores import Store
 from dbops.mysql import read_server
@@ -29,6 +30,7 @@ from lab import config, mysql
 from lab.config import LabError
 from lab.migration import oracle, scene, worker
 from lab.migration.oracle import Verdict
+from lab.migration.runs import RUN_S, Runs
 from lab.migration.scene import SUBJECTS, Key, Subject
 from lab.migration.sides import Side
 from lab.migration.stream import Stream, position, until
@@ -40,9 +42,12 @@ PROCESSES.set_forkserver_preload([worker.__name__])  # a worker begins at once, 
 VICTIMS = 3
 """Rows that are changed, and as many that are deleted, between the worker's reading and its writing."""
 WORKER_S = 240
-DRAIN_S = 30
-LEASE_S = 3.0
-"""What a killed worker had is taken by the next one after so long."""
+REPORT_S = 1.0
+"""Between two reports of the applications' counters."""
+RUN_UNITS_PER_S = 600
+"""Of a copy by the DAG: it takes seconds, so that it can be killed within them."""
+RUN_KILLED_AT = 0.25
+"""Part of the rows that it has copied by then."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class Copied:
     chunks: int
     kills: int
     seconds: float
+    staged: int = 0
+    """Rows that were changed, and as many that were deleted, between reading and writing."""
+    by: str = "workers"
 
 
 @dataclass
@@ -81,6 +89,8 @@ class Move:
     streams: list[Stream] = field(init=False, default_factory=list)
     applications: dict[str, Application] = field(init=False, default_factory=dict)
     traffic: Traffic = field(init=False)
+    reporters: list[Reporter] = field(init=False, default_factory=list)
+    runs: Runs = field(init=False)
 
     def begin(self) -> None:
         """Old rows are there; then the change stream; then dual writes with reads that fall back."""
@@ -105,8 +115,26 @@ class Move:
         for marker in self.markers:
             assert self.applications[marker.name].keys.reserve(marker.key(0)), "a table needs a row to begin with"
         self.traffic = Traffic(list(self.applications.values()), self.seed)
+        self.reporters = [self._reporter(application) for application in self.applications.values()]
         self.traffic.start()
         self.since = datetime.now(UTC)
+        for reporter in self.reporters:
+            reporter.start()
+        limits = {"units_per_s": RUN_UNITS_PER_S}
+        specs = [self.spec(each) for each in SUBJECTS]
+        self.runs = Runs(
+            self.folder / "runs", self.schema, [spec | {"limits": spec["limits"] | limits} for spec in specs]
+        )
+
+    def _reporter(self, application: Application) -> Reporter:
+        return Reporter(
+            application.counters, partial(mysql.root_connection, "mysql80", self.schema), application=scene.APPLICATION,
+            spec=self.spec_name(application.subject), every_s=REPORT_S,
+        )  # fmt: skip
+
+    def spec_name(self, subject: Subject) -> str:
+        """Of the backfill of a table."""
+        return f"{self.schema}_{subject.name}"
 
     @property
     def store_url(self) -> str:
@@ -114,17 +142,20 @@ class Move:
         return f"mysql+mysqldb://root@{config.HOST}:{config.port('mysql80')}/{self.schema}?charset=utf8mb4"
 
     def end(self) -> None:
-        """End and remove everything."""
-        if hasattr(self, "traffic"):
-            self.traffic.stop()
-        for stream in self.streams:
-            stream.stop()
-        for side in self.sides:
-            side.remove()
-        if hasattr(self, "journal"):
-            self.journal.engine.dispose()
-        scene.drop(self.schema)
-        scene.drop(self.schema, "mysql80")
+        """End and remove everything, also after a failure in the middle of `begin`."""
+        with ExitStack() as last_first:  # each of them, whatever another one raises
+            for server in ("mysql57", "mysql80"):
+                last_first.callback(scene.drop, self.schema, server)
+            if hasattr(self, "journal"):
+                last_first.callback(self.journal.engine.dispose)
+            for side in self.sides:
+                last_first.callback(side.remove)
+            for stream in self.streams:
+                last_first.callback(stream.stop)
+            for reporter in self.reporters:
+                last_first.callback(reporter.close)
+            if hasattr(self, "traffic"):
+                last_first.callback(self.traffic.stop)
 
     def work(self, operations: int, seconds: float = 60) -> None:
         """Let the traffic go on for so many operations."""
@@ -193,7 +224,51 @@ class Move:
             raise LabError(f"the copy of {subject.name} ended early: {told['done']}, {told['reason']}")
         self.journal.set_state(plan_id, "copied", expected=["planned", "copying"])
         chunks = self.journal.counts(plan_id)["done"]
-        return Copied(subject.name, plan_id, self.journal.tally(plan_id), chunks, done, time.monotonic() - begin)
+        tally, seconds = self.journal.tally(plan_id), time.monotonic() - begin
+        return Copied(subject.name, plan_id, tally, chunks, done, seconds, VICTIMS)
+
+    def copy_by_dag(self, subject: Subject, told: Callable[[str], object] = print) -> Copied:
+        """Backfill and verify a table while the traffic goes on, by the DAG: its process is killed in the middle, and it is run again.
+
+        Args:
+            subject: the table
+            told: is told what happens
+
+        Raises:
+            LabError: the DAG failed, made a second plan, or did not find everything right
+        """
+        begin, name = time.monotonic(), self.spec_name(subject)
+        conf = {"spec": name, "dry_run": False, "confirm": name}
+        with self.runs.run("backfill", conf, told) as run:
+            until(lambda: self._is_in_the_middle(name), "the DAG did not copy", RUN_S, run.require_alive)
+            run.kill()
+        (plan,) = self.journal.plans(name)
+        counts = self.journal.counts(plan.plan_id)
+        if not counts.get("planned"):
+            raise LabError(f"the copy of {name} was over before it was killed: {counts}")
+        told(f"{subject.name}: kill -9 with {self.journal.tally(plan.plan_id).read:,} of {plan.rows:,} rows copied")
+        with self.runs.run("backfill", conf, told) as run:
+            run.wait()
+        (plan,) = self.journal.plans(name)
+        if plan.state != "verified":
+            raise LabError(f"plan {plan.plan_id} is {plan.state}, not verified")
+        tally, chunks = self.journal.tally(plan.plan_id), self.journal.counts(plan.plan_id)["done"]
+        return Copied(subject.name, plan.plan_id, tally, chunks, 1, time.monotonic() - begin, by="the DAG")
+
+    def _is_in_the_middle(self, name: str) -> bool:
+        self.traffic.check()
+        found = self.journal.plans(name)
+        return bool(found) and self.journal.tally(found[0].plan_id).read >= found[0].rows * RUN_KILLED_AT
+
+    def verified(self, plan_id: str) -> Counter[Class]:
+        """What the newest verification of a plan has found."""
+        proof = self.journal.verification(plan_id)
+        if proof is None:
+            raise LabError(f"plan {plan_id} has no verification")
+        found: Counter[Class] = Counter()
+        for part in self.journal.compared(proof.verification_id):
+            found.update(part.counts)
+        return found
 
     def make_plan(self, subject: Subject) -> str:
         """Cut a table into chunks, and keep the plan in the journal; returns its id."""
@@ -214,7 +289,7 @@ class Move:
         with closing(worker.connect()) as connection:
             source = open_source(connection, declared)
             with worker.opened(source, self.side(subject).key) as target:
-                checked = Verifier(source, target, connection, drain_s=DRAIN_S)
+                checked = Verifier(source, target, connection, drain_s=scene.DRAIN_S)
                 parts = spans(self.journal.chunks(plan_id), source.last_key(connection))
                 found: Counter[Class] = Counter()
                 number = self.journal.begin_verification(plan_id, self.schema, "full")
@@ -264,7 +339,7 @@ class Move:
     def _worker(self, subject: Subject, plan_id: str, arm: Arm, stops: list[str]) -> Iterator[Running]:
         job = {
             "spec": self.spec(subject), "arm": arm, "stops": stops, "key": self.side(subject).key, "plan": plan_id,
-            "journal": self.store_url, "lease_s": LEASE_S,
+            "journal": self.store_url, "lease_s": scene.LEASE_S,
         }  # fmt: skip
         running = Running(job, self.folder / f"worker-{subject.name}.log")
         try:
@@ -277,6 +352,20 @@ class Move:
     def fall_backs(self) -> int:
         """Reads that MySQL had to answer, over all applications."""
         return sum(each.counters.snapshot()["fallback_hits"] for each in self.applications.values())
+
+    def ask_gate(self, subject: Subject, told: Callable[[str], object] = print) -> list[str]:
+        """Run backfill_gate, while the traffic goes on; what its report gives as reasons for a gate that is closed.
+
+        Raises:
+            LabError: the DAG failed, or its gate is open
+        """
+        name = self.spec_name(subject)
+        with self.runs.run("backfill_gate", {"spec": name, "stream_is_drained": True}, told) as run:
+            run.wait()
+        document = self.runs.report(self.journal.engine, "backfill_gate", name)
+        if document["verdict"] != "WARNING":
+            raise LabError(f"backfill_gate says {document['verdict']} after seconds: {document['reasons']}")
+        return list(document["reasons"])
 
     def switch_reads(self) -> None:
         """MySQL is not asked any more."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,6 +25,10 @@ BIG = 2**64 - 10**9
 """Ids of 20 digits: a change stream rounds them unless it is told otherwise."""
 USERS = 500
 UNITS_PER_S = 5_000
+APPLICATION = "carshare"
+LEASE_S = 5
+"""What a killed worker had is taken by the next one after so long."""
+DRAIN_S = 30
 CHUNK_ROWS, PAGE_ROWS = 1000, 250
 """Of the backfill: small, so that a worker can be killed at any of many places."""
 
@@ -155,8 +160,12 @@ def build(schema: str, rows: Mapping[str, int], seed: int, server: str = "mysql5
 
 
 def drop(schema: str, server: str = "mysql57") -> None:
-    """Remove the schema."""
-    mysql.execute(server, [f"DROP DATABASE IF EXISTS {schema}"])
+    """Remove the schema, and what anybody may do there."""
+    with closing(mysql.root_connection(server)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE IF EXISTS `{schema}`")
+        cursor.execute("SELECT user, host FROM mysql.db WHERE db = %s", (schema,))
+        for user, host in cursor.fetchall():
+            cursor.execute(f"REVOKE ALL PRIVILEGES ON `{schema}`.* FROM '{user}'@'{host}'")
 
 
 def cdc_settings(schema: str, tables: Mapping[str, str]) -> dict[str, Any]:
@@ -188,14 +197,14 @@ def spec(schema: str, subject: Subject, target: Mapping[str, Any], since: dateti
         "name": f"{schema}_{subject.name}",
         "description": f"{subject.name} of the demo",
         "owner": "dba",
-        "connection": "move_source",
+        "connection": "mysql_default",
         "view": {
             "sql": f"SELECT {columns} FROM {schema}.{subject.name} AS t WHERE {{chunk}}",
             "table": f"{schema}.{subject.name}",
             "alias": "t",
             "policy": {"empty_set": "null"},
         },
-        "version": {"column": VERSION},
+        "version": {"column": VERSION, "raised_by": "the application, from the table sequence"},
         "target": dict(target),
         "limits": {
             "chunk_rows": CHUNK_ROWS,
@@ -205,7 +214,10 @@ def spec(schema: str, subject: Subject, target: Mapping[str, Any], since: dateti
             "units_per_s": UNITS_PER_S,
             "max_lag_s": None,
             "max_threads_running": None,
+            "tasks": 1,  # `airflow dags test` runs one after the other anyway
+            "lease_s": LEASE_S,
         },
-        "live": {"since": since.isoformat(), "applications": ["carshare-demo"], "stream": "DMS, Kinesis, cdc_apply"},
+        "live": {"since": since.isoformat(), "applications": [APPLICATION], "stream": "DMS, Kinesis, Lambda"},
+        "verify": {"drain_s": DRAIN_S},
         **more,
     }

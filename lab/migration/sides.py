@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Protocol
 
 from dbops.keyvalue.rules import Names
@@ -54,13 +53,13 @@ class Side(Protocol):
 
 
 class DynamoSide:
-    """Tables of DynamoDB Local in an account of their own."""
+    """Tables of DynamoDB Local, in the account of the lab's connection; their names begin with the schema's."""
 
     name = "DynamoDB"
 
     def __init__(self, schema: str, subjects: Sequence[Subject] = SUBJECTS) -> None:
         self.schema, self.subjects = schema, tuple(subjects)
-        self.key = f"move{uuid.uuid4().hex[:12]}"
+        self.key = config.AWS_KEY
         self.client = dynamodb.client(self.key)
         self.tables = {each.name: f"{schema}_{each.name}" for each in subjects}
 
@@ -76,7 +75,8 @@ class DynamoSide:
 
     def remove(self) -> None:
         for table in self.tables.values():
-            self.client.delete_table(TableName=table)
+            with suppress(self.client.exceptions.ResourceNotFoundException):  # it was not made
+                self.client.delete_table(TableName=table)
 
     def template(self, subject: Subject) -> Mapping[str, str]:
         return subject.template
@@ -101,7 +101,7 @@ class DynamoSide:
 
 
 class RedisSide:
-    """Keys of Redis with a prefix of their own, which begins with the schema; each is a hash."""
+    """Keys of Redis with a prefix of their own, which the lab's connection lets a backfill write; each is a hash."""
 
     name, key = "Redis", ""
 
@@ -111,18 +111,19 @@ class RedisSide:
         self.schema, self.subjects = schema, tuple(subjects)
         self.client = redis.Redis(HOST, config.port("redis"))
         self.replica: Replica | None = None
+        self.root = f"carshare:{schema}:"
 
     def prefix(self, subject: Subject) -> str:
         """Of a table's keys."""
-        return f"{self.schema}:{subject.name}:"
+        return f"{self.root}{subject.name}:"
 
     def make(self) -> None:
-        self.replica = Replica(HOST, config.port("redis"), f"{self.schema}:")
+        self.replica = Replica(HOST, config.port("redis"), self.root)
 
     def remove(self) -> None:
         if self.replica is not None:
             self.replica.close()
-        for key in list(self.client.scan_iter(f"{self.schema}:*", 1000)):
+        for key in list(self.client.scan_iter(f"{self.root}*", 1000)):
             self.client.unlink(key)
         self.client.close()
 

@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Stream:
     subjects: tuple[Subject, ...] = SUBJECTS
     server: str = "mysql57"
     task: str = ""
+    queue: str = ""
     made: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
 
@@ -158,20 +159,26 @@ class Stream:
 
     def status(self) -> str:
         """Of the DMS task."""
-        filters = [{"Name": "replication-task-arn", "Values": [self.task]}]
-        found = self.dms.describe_replication_tasks(Filters=filters)["ReplicationTasks"][0]
+        found = self._described()
         if found["Status"] == "failed":
             raise LabError(f"the DMS task failed: {found.get('LastFailureMessage')}")
         return str(found["Status"])
 
+    def _described(self) -> dict[str, Any]:
+        filters = [{"Name": "replication-task-arn", "Values": [self.task]}]
+        found: dict[str, Any] = self.dms.describe_replication_tasks(Filters=filters)["ReplicationTasks"][0]
+        return found
+
+    def _state(self) -> str:
+        return str(self._described()["Status"])
+
     def _serve(self) -> None:
         archive = self.consumer.package(self.folder / "function.zip")
-        queue = self.sqs.create_queue(QueueName=self.name)["QueueUrl"]
-        self.queue = queue
+        self.queue = self.sqs.create_queue(QueueName=self.name)["QueueUrl"]
         job = self.folder / "mapping-job.json"
         job.write_text(json.dumps({
             "endpoint": config.aws_endpoint(), "archive": str(archive), "handler": self.consumer.handler,
-            "environment": self.consumer.environment, "timeout_s": 60, "queue": queue, "state": str(self.state),
+            "environment": self.consumer.environment, "timeout_s": 60, "queue": self.queue, "state": str(self.state),
             "source": {"stream": self.name, "batch_size": BATCH, "bisect_on_error": True, "maximum_retry_attempts": 1000},
             "log": str(self.folder / "function.log"),
         }))  # fmt: skip
@@ -223,23 +230,35 @@ class Stream:
         return newest
 
     def stop(self) -> None:
-        """End the mapping and the task, and remove what was made."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(60)
-        if self.task:
-            if self.status() == "running":
-                self.dms.stop_replication_task(ReplicationTaskArn=self.task)
-                until(lambda: self.status() == "stopped", "the DMS task did not stop")
-            self.dms.delete_replication_task(ReplicationTaskArn=self.task)
-            until(self._is_gone, "the DMS task was not deleted")
-        for call, arguments in reversed(self.made):
-            getattr(self.dms, call)(**arguments)
-        self.kinesis.delete_stream(StreamName=self.name)
+        """End the mapping and the task, and remove what was made, however far `start` came."""
+        with ExitStack() as last_first:  # each of them, whatever another one raises
+            last_first.callback(self._remove_streams)
+            for call, arguments in self.made:
+                last_first.callback(getattr(self.dms, call), **arguments)
+            last_first.callback(self._remove_task)
+            if self.process is not None:
+                last_first.callback(self.process.wait, 60)
+                last_first.callback(self.process.terminate)
+
+    def _remove_streams(self) -> None:
+        with suppress(self.kinesis.exceptions.ResourceNotFoundException):
+            self.kinesis.delete_stream(StreamName=self.name)
+        if self.queue:
+            self.sqs.delete_queue(QueueUrl=self.queue)
+
+    def _remove_task(self) -> None:
+        if not self.task:
+            return
+        until(lambda: self._state() not in ("creating", "starting"), "the DMS task did not start")
+        if self._state() == "running":
+            self.dms.stop_replication_task(ReplicationTaskArn=self.task)
+            until(lambda: self._state() != "stopping", "the DMS task did not stop")
+        self.dms.delete_replication_task(ReplicationTaskArn=self.task)
+        until(self._is_gone, "the DMS task was not deleted")
 
     def _is_gone(self) -> bool:
         try:
-            self.status()
+            self._described()
         except self.dms.exceptions.ResourceNotFoundFault:
             return True
         return False

@@ -26,7 +26,7 @@ ARMS: tuple[Arm, ...] = ("conditional", "unconditional")
 
 @contextmanager
 def moving(folder: Path, side: type[DynamoSide | RedisSide], **rows: int) -> Iterator[Move]:
-    schema = f"move_{uuid.uuid4().hex[:8]}"
+    schema = f"carshare_{uuid.uuid4().hex[:8]}"
     move = Move(schema, [side(schema)], folder, rows)
     try:
         move.begin()
@@ -70,7 +70,7 @@ def test_writes_without_condition_fail_before_the_oracle_where_conditional_ones_
 
 
 def test_the_oracle_knows_every_state_that_a_key_of_redis_had(tmp_path: Path) -> None:
-    schema = f"move_{uuid.uuid4().hex[:8]}"
+    schema = f"carshare_{uuid.uuid4().hex[:8]}"
     side = RedisSide(schema)
     scene.build(schema, {"rides": 3, "payments": 0}, seed=1)
     try:
