@@ -29,12 +29,15 @@ def test_a_roll_back_sweeps_and_closes_the_plan_when_every_chunk_is_rolled_back(
     plan = stage.copied()
     stage.target.put(verify_kit.write(99, 1, stamp=plan.stamp))  # its row has gone since
     steps.begin_roll_back(stage.services, SPEC, plan.plan_id)
-    assert steps.end_roll_back(stage.services, SPEC, plan.plan_id, stop=threading.Event()).plan is not None
+    assert (
+        steps.end_roll_back(stage.services, SPEC, plan.plan_id, confirm=SPEC.name, stop=threading.Event()).plan
+        is not None
+    )
     assert stage.journal.plan(plan.plan_id).state == "abandoned"
     assert stage.target.read([verify_kit.key(99)]) != [None]
 
     stage.roll_back_chunks(plan.plan_id)
-    found = steps.end_roll_back(stage.services, SPEC, plan.plan_id, stop=threading.Event())
+    found = steps.end_roll_back(stage.services, SPEC, plan.plan_id, confirm=SPEC.name, stop=threading.Event())
     assert found.plan is not None
     assert found.plan.state == "rolled_back"
     assert stage.target.read([verify_kit.key(99)]) == [None]
@@ -54,7 +57,7 @@ def test_a_newer_plan_that_found_its_items_equal_has_to_be_verified_again(stage:
     assert stage.journal.plan(newer.plan_id).state == "copied"
     stage.journal.set_state(newer.plan_id, "verified", expected=("copied",))  # while items were still being removed
     stage.roll_back_chunks(older.plan_id)
-    steps.end_roll_back(stage.services, SPEC, older.plan_id, stop=threading.Event())
+    steps.end_roll_back(stage.services, SPEC, older.plan_id, confirm=SPEC.name, stop=threading.Event())
     assert stage.journal.plan(newer.plan_id).state == "copied"
     assert stage.journal.plan(older.plan_id).state == "rolled_back"
 
