@@ -330,7 +330,7 @@ def test_chunks_are_copied_once_more(kept: journal.Journal) -> None:
     total = kept.tally(plan.plan_id)
     assert (total.read, total.units, total.digest) == (20, 45.0, Digest(20, 2))
     kept.set_state(plan.plan_id, "abandoned", expected=["copying"])
-    with pytest.raises(journal.JournalError, match="neither copying nor copied"):
+    with pytest.raises(journal.JournalError, match="is closed"):
         kept.reopen(plan.plan_id, [1])
 
 
