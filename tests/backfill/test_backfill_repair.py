@@ -268,6 +268,9 @@ class Journal:
     def claim_roll_back(self, plan_id: str, owner: str, lease_s: float, span: Any = None) -> Chunk | None:
         return self.todo[0] if self.todo else None
 
+    def until_free(self, plan_id: str, states: Any = ()) -> float | None:
+        return 0.0 if self.todo else None
+
     def beat(self, chunk: Chunk, owner: str, lease_s: float) -> None:
         self.beats += 1
 

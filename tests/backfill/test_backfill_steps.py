@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from dbops.backfill import sampling, steps, verify
+from dbops.backfill.journal import Journal
 from dbops.backfill.records import Compared
+from dbops.backfill.roll_back import Remover
 from dbops.backfill.services import StepError
 from dbops.backfill.spec import Rejects, Verify
 from dbops.guardrails import Refused
 from tests.backfill import steps_kit, verify_kit
-from tests.backfill.journal_kit import NOW
+from tests.backfill.journal_kit import NOW, Clock
 from tests.backfill.steps_kit import SPEC, Stage
 
 
@@ -136,3 +138,14 @@ def test_two_specs_of_one_table_share_its_pace(stage: Stage) -> None:
     one, other = (steps._bucket(services, spec, stop).resource for spec in (SPEC, named))
     assert one == other
     assert steps._bucket(replace(services, region="eu-central-1"), SPEC, stop).resource != one
+
+
+def test_a_roll_back_waits_for_the_chunk_of_a_worker_that_died(stage: Stage) -> None:
+    plan = stage.copied()
+    steps.begin_roll_back(stage.services, SPEC, plan.plan_id)
+    clock = Clock()
+    journal = Journal(stage.services.pool, clock)
+    assert journal.claim_roll_back(plan.plan_id, "dead", 60) is not None
+    remover = Remover(stage.rows, stage.target, None, plan.stamp, verify_kit.Free(), wait=clock.move)
+    remover.chunks(journal, plan.plan_id, "retried")
+    assert journal.counts(plan.plan_id)["rolled_back"] == 2

@@ -476,10 +476,10 @@ class Journal:
         live = (CHUNK.c.plan_id == plan_id, CHUNK.c.leased_until > self._time())
         return int(self._one(sa.select(sa.func.count()).select_from(CHUNK).where(*live)))
 
-    def until_free(self, plan_id: str) -> float | None:
-        """Seconds until a planned chunk can be claimed at the latest; None when none is planned."""
+    def until_free(self, plan_id: str, states: Collection[str] = ("planned",)) -> float | None:
+        """Seconds until a planned chunk, or one of these states, can be claimed at the latest; None when there is none."""
         until = CHUNK.c.leased_until
-        planned = (CHUNK.c.plan_id == plan_id, CHUNK.c.state == "planned")
+        planned = (CHUNK.c.plan_id == plan_id, CHUNK.c.state.in_(states))
         ((all_of_them, with_lease, earliest),) = self._all(
             sa.select(sa.func.count(), sa.func.count(until), sa.func.min(until)).where(*planned)
         )

@@ -8,7 +8,8 @@ a late one would find nothing that it loses against.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from dbops.keyvalue.items import Item, canonical, write_units
 from dbops.keyvalue.rules import Names, Version
 
 PAGE_ROWS = 500
+POLL_S = 5.0
 
 
 class Journal(Protocol):
@@ -31,6 +33,9 @@ class Journal(Protocol):
         self, plan_id: str, owner: str, lease_s: float, span: tuple[int, int] | None = None
     ) -> Chunk | None:
         """The next chunk that is not rolled back."""
+
+    def until_free(self, plan_id: str, states: Collection[str] = ("planned",)) -> float | None:
+        """Seconds until somebody's lease of such a chunk ends; None without such chunks."""
 
     def beat(self, chunk: Chunk, owner: str, lease_s: float) -> None:
         """Keep the lease."""
@@ -80,11 +85,15 @@ class Remover:
     threads: int = 8
     hold: Callable[[], object] = lambda: None
     """See :class:`verify.Verifier`."""
+    wait: Callable[[float], object] = time.sleep
+    """So many seconds; may raise to end."""
 
     def chunks(
         self, journal: Journal, plan_id: str, owner: str, *, lease_s: float = 60, span: tuple[int, int] | None = None
     ) -> RolledBack:
-        """The items of the plan's chunks, as long as there are chunks to claim. A killed one begins its chunk again, which is harmless.
+        """The items of the plan's chunks, until all are done. A killed one begins its chunk again, which is harmless.
+
+        Waits while all chunks that are left belong to others: one of those may have died, or copies a last page of a plan that was closed.
 
         Raises:
             LeaseLost: another worker has taken the chunk; its items are in its count
@@ -92,7 +101,7 @@ class Remover:
             Overloaded: the store turned requests away for too long; the chunk is given back
         """
         total = RolledBack()
-        while (chunk := journal.claim_roll_back(plan_id, owner, lease_s, span)) is not None:
+        while (chunk := self._next(journal, plan_id, owner, lease_s, span)) is not None:
             found = RolledBack()
             try:
                 for page in self.span(chunk.low, chunk.high):
@@ -104,6 +113,17 @@ class Remover:
             journal.rolled_back(chunk, owner, found.removed, found.kept)
             total += found
         return total
+
+    def _next(
+        self, journal: Journal, plan_id: str, owner: str, lease_s: float, span: tuple[int, int] | None
+    ) -> Chunk | None:
+        while (chunk := journal.claim_roll_back(plan_id, owner, lease_s, span)) is None:
+            free_in = journal.until_free(plan_id, ("planned", "done"))
+            if free_in is None:
+                return None
+            self.hold()
+            self.wait(min(POLL_S, max(0.05, free_in)))
+        return chunk
 
     def span(self, low: Key | None, high: Key) -> Iterator[RolledBack]:
         """Items of the rows with low < key <= high, page by page."""

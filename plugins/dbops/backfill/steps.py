@@ -674,8 +674,9 @@ def roll_back_span(
     require_leave(services, spec, confirm)
     with verifying_with(services, spec, stop) as (source, verifier, conn):
         remover = Remover(
-            source, verifier.target, conn, plan_id, _bucket(services, spec, stop), spec.limits.threads, verifier.hold
-        )
+            source, verifier.target, conn, plan_id, _bucket(services, spec, stop), spec.limits.threads, verifier.hold,
+            wait=lambda seconds: _wait(stop, seconds),
+        )  # fmt: skip
         done = remover.chunks(services.journal, plan_id, owner, lease_s=ROLL_BACK_LEASE_S, span=span)
     services.journal.note(plan_id, Event("roll_back", _kept_by(done), count=done.removed, run=services.run))
     return done
