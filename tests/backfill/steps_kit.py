@@ -31,6 +31,11 @@ SPEC = BackfillSpec.model_validate(
 )  # fmt: skip
 
 
+def estimate(rows: int) -> Estimate:
+    """Of a cheap copy."""
+    return Estimate(rows, 100, 200, 300, 1000, 20.0, 1.0, 0.5, (("writes", 0.5),), 0.1, "table")
+
+
 @dataclass
 class Stage:
     """A journal, and what the steps reach."""
@@ -45,8 +50,7 @@ class Stage:
 
     def planned(self, chunks: int = 2, **changes: Any) -> Plan:
         """A plan that is being copied."""
-        estimate = Estimate(10 * chunks, 100, 200, 300, 1000, 20.0, 1.0, 0.5, (("writes", 0.5),), 0.1, "table")
-        own = {"rule_digest": SPEC.rule_digest(), "estimate": estimate.as_json(), **changes}
+        own = {"rule_digest": SPEC.rule_digest(), "estimate": estimate(10 * chunks).as_json(), **changes}
         plan = journal_kit.a_plan("rides", chunks, **own)
         self.journal.begin(plan, journal_kit.some_chunks(chunks), 7)
         return plan

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dbops.backfill import sampling, steps, verify
 from dbops.backfill.journal import Journal
-from dbops.backfill.records import Compared
+from dbops.backfill.plan import Walk
+from dbops.backfill.records import Compared, Plan
 from dbops.backfill.roll_back import Remover
 from dbops.backfill.services import StepError
 from dbops.backfill.spec import Rejects, Verify
 from dbops.guardrails import Refused
 from tests.backfill import steps_kit, verify_kit
-from tests.backfill.journal_kit import NOW, Clock
+from tests.backfill.journal_kit import NOW, Clock, some_chunks
 from tests.backfill.steps_kit import SPEC, Stage
 
 
@@ -149,3 +152,28 @@ def test_a_roll_back_waits_for_the_chunk_of_a_worker_that_died(stage: Stage) -> 
     remover = Remover(stage.rows, stage.target, None, plan.stamp, verify_kit.Free(), wait=clock.move)
     remover.chunks(journal, plan.plan_id, "retried")
     assert journal.counts(plan.plan_id)["rolled_back"] == 2
+
+
+def test_the_slower_of_two_runs_goes_on_with_the_plan_of_the_faster(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faster: list[Plan] = []
+
+    def walk(*_: object) -> Walk:
+        faster.append(stage.planned(server_uuid="a-server"))
+        return Walk(some_chunks(2), 20, 20, 20)
+
+    @contextmanager
+    def opened(*_: object, **__: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(facts=lambda: None)
+
+    monkeypatch.setattr(steps, "open_source", lambda *_: SimpleNamespace(view=None))
+    monkeypatch.setattr(steps, "opened", opened)
+    monkeypatch.setattr(steps, "_position", lambda _: "")
+    monkeypatch.setattr(steps.mysql, "read_server", lambda _: SimpleNamespace(server_uuid="a-server"))
+    monkeypatch.setattr(steps.planning, "walk", walk)
+    for name, made in (("spread", None), ("measure", None), ("estimate", steps_kit.estimate(20))):
+        monkeypatch.setattr(steps.estimates, name, lambda *_, made=made, **__: made)
+    services = replace(stage.services, source=lambda: None, reader=lambda: None)
+    found = steps.make_plan(services, SPEC)
+    assert (found.plan.plan_id, found.is_resumed) == (faster[0].plan_id, True)
