@@ -189,6 +189,12 @@ def test_shut_when_reports_begin_too_late_or_have_no_count_or_a_wrong_clock() ->
     assert "its clock is wrong" in decide([*ALL, ahead]).reasons[0]
 
 
+def test_rows_that_cannot_be_items_are_told() -> None:
+    found = decide(ALL, verification=replace(VERIFIED, rejected=5))
+    assert found.is_open, "rejects.max_rows allowed them, or the verification would not be clean"
+    assert found.notes == ("5 rows cannot be items and are in MySQL alone: readers will not find them",)
+
+
 def test_shut_while_an_application_that_the_spec_does_not_know_needs_mysql() -> None:
     batch = [replace(each, counts={**COUNTS, "fallback_hits": 1}) for each in beats("batch", "x")]
     found = decide([*ALL, *batch])

@@ -135,6 +135,10 @@ def decide(
         for each in found
         if each.lost_writes
     ]
+    if verification is not None and verification.rejected:
+        notes.append(
+            f"{verification.rejected:,} rows cannot be items and are in MySQL alone: readers will not find them"
+        )
     if verification is not None and verification.bound is not None:
         notes.append(f"verified by a sample: up to {verification.bound:.2g} of the rows may be wrong")
     quiet = timedelta(days=spec.gate.quiet_days)
