@@ -334,6 +334,29 @@ def test_chunks_are_copied_once_more(kept: journal.Journal) -> None:
         kept.reopen(plan.plan_id, [1])
 
 
+def test_chunks_with_rejects_are_copied_once_more_unless_somebody_has_them(kept: journal.Journal, clock: Clock) -> None:
+    plan = a_plan(chunks=3)
+    kept.begin(plan, some_chunks(3), 7)
+    done = kept.finish(claimed(kept, plan.plan_id), "a", a_tally(10))
+    half = claimed(kept, plan.plan_id)
+    kept.checkpoint(half, "a", (str(int(half.high[0]) - 5),), a_tally(5), LEASE)
+    for number in (done.number, half.number):
+        kept.reject(plan.plan_id, number, [Rejected(("15",), "too large")])
+    assert kept.reopen_rejected(plan.plan_id) == [done.number]
+    assert kept.reject_count(plan.plan_id) == 1
+    clock.move(LEASE + 1)
+    assert kept.reopen_rejected(plan.plan_id) == [half.number]
+    assert kept.reject_count(plan.plan_id) == 0
+    assert [(each.state, each.reached, each.tally.read) for each in kept.chunks(plan.plan_id)] == [
+        ("planned", None, 0)
+    ] * 3
+    assert kept.reopen_rejected(plan.plan_id) == []
+    assert [each.kind for each in kept.events(plan.plan_id)].count("reopened") == 2
+    kept.set_state(plan.plan_id, "abandoned", expected=["copying"])
+    with pytest.raises(journal.JournalError, match="is closed"):
+        kept.reopen_rejected(plan.plan_id)
+
+
 def test_a_roll_back_takes_every_chunk_once(kept: journal.Journal, clock: Clock) -> None:
     plan = a_plan(chunks=2)
     kept.begin(plan, some_chunks(2), 7)

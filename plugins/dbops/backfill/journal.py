@@ -673,7 +673,10 @@ class Journal:
     def differences(
         self, plan_id: str, classes: Collection[Class] | None = None, run: str | None = None
     ) -> list[Difference]:
-        """Differences of the newest verification of a plan, or of the newest by a run, by key; of some classes or of all."""
+        """Differences of the newest verification of a plan, or of the newest by a run, by key; of some classes or of all.
+
+        One that both directions have found comes once.
+        """
         newest = sa.select(sa.func.max(VERIFICATION.c.verification_id)).where(*_verifications(plan_id, run))
         query = sa.select(DIFFERENCE).where(DIFFERENCE.c.verification_id == newest.scalar_subquery())
         if classes is not None:
@@ -684,7 +687,8 @@ class Journal:
             )
             for row in self._all(query)
         ]
-        return sorted(found, key=lambda each: each.key)
+        once = {(each.key, each.classed): each for each in found}
+        return sorted(once.values(), key=lambda each: each.key)
 
     def end_verification(self, verification_id: int, verdict: Verdict, bound: float | None = None) -> None:
         """The verification has ended; a repeated call changes nothing.
