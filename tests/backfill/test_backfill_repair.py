@@ -69,7 +69,9 @@ def test_an_item_without_row_becomes_a_tombstone_only_when_approved() -> None:
     del world.mysql.loaded[3]
     found = world.differences()
     done = world.repair(found)
-    assert [each.detail for each in done.left] == ["the item lives without a row: approve that it becomes a tombstone"]
+    assert [each.detail for each in done.left] == [
+        "the item lives without a row: find how its deletion was lost, then repair with bury_extra"
+    ]
     assert repairs.look_again(world.verifier(), 0, done.left).counts == {"extra": 1}
     assert world.repair(found, may_bury=True).counts == {"written": 0, "buried": 1, "settled": 0, "left": 0}
     assert rules.is_tombstone(world.item(3), kit.NAMES)

@@ -126,9 +126,9 @@ def test_a_plan_that_is_copied_and_proven_is_ok() -> None:
 
 SAMPLED = {"mode": "sample", "sample_rows": 1000}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    *((f"forward-{name}", {"verification": proof(forward={"equal": 99, name: 1})}, f"1 rows are {name}") for name in sorted(FAILING)),
-    *((f"reverse-{name}", {"verification": proof(reverse={"equal": 99, name: 1})}, f"1 items are {name}") for name in sorted(FAILING)),
-    ("unknown-class", {"verification": proof(forward={"equal": 99, "odd": 1})}, "1 rows are odd"),
+    *((f"forward-{name}", {"verification": proof(forward={"equal": 99, name: 1})}, f"1 row {name}: ") for name in sorted(FAILING)),
+    *((f"reverse-{name}", {"verification": proof(reverse={"equal": 99, name: 1})}, f"1 item {name}: ") for name in sorted(FAILING)),
+    ("unknown-class", {"verification": proof(forward={"equal": 99, "odd": 1})}, "1 row odd: "),
     ("error", {"error": "another run has it"}, "another run has it"),
     ("no-plan", {"plan": None}, "there is no plan"),
     ("rolled-back", {"plan": replace(PLAN, state="rolled_back")}, "is rolled back"),
@@ -150,7 +150,6 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("reverse-not-read", {"verification": proof(reverse=None)}, "verify.reverse is set"),
     ("plan-not-closed", {"plan": replace(PLAN, state="copied")}, "the plan is copied"),
     ("a-chunk-was-not-compared", {"parts": (Compared("forward", 1), Compared("reverse", 0))}, "1 of 2 chunks were compared"),
-    ("only-a-sample", {"verification": sample()}, "verify.mode is full"),
     ("ended-with-differences", {"verification": proof(verdict="differences")}, "ended as differences"),
     ("ended-early", {"verification": proof(verdict="unfinished")}, "ended as unfinished"),
     ("ended-as-nobody-knows", {"verification": proof(verdict="")}, "ended as unknown"),
@@ -179,6 +178,7 @@ DOUBTS: list[tuple[str, dict[str, Any], str]] = [
     ("unversioned", {"tally": replace(TALLY, written=89, unversioned=1)}, "1 items without version"),
     ("paused", {"held": "paused by ann", "counts": {"done": 1, "planned": 1}}, "stopped on purpose at 1 of 2 chunks"),
     ("warning", {"findings": (WARNING,)}, "warning: indexes"),
+    ("only-a-sample", {"verification": sample()}, "verify.mode is full, and only a sample was compared: the plan is not verified"),
     ("over-the-budget", {"tally": replace(TALLY, units=2_000.0)}, "it cost 20.00 USD, limits.budget_usd is 10"),
     ("no-estimate", {"estimate": None}, "not compared with the budget"),
 ]  # fmt: skip

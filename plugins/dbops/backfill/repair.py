@@ -162,7 +162,12 @@ def _tombstone(each: Difference, item: Item | None, target: Target, may_bury: bo
     elif each.classed != "extra" or str(version.value) != each.target_version:
         done.left.append(replace(each, detail="row or item have changed since the verification: verify again"))
     elif not may_bury:
-        done.left.append(replace(each, detail="the item lives without a row: approve that it becomes a tombstone"))
+        done.left.append(
+            replace(
+                each,
+                detail="the item lives without a row: find how its deletion was lost, then repair with bury_extra",
+            )
+        )
     else:
         return Write(item_key(each.key), version)
     return None

@@ -31,7 +31,7 @@ from dbops.backfill.gate import Gate, StreamState
 from dbops.backfill.journal import JournalError, PlanExists
 from dbops.backfill.pacing import Bucket
 from dbops.backfill.preflight import Preflight
-from dbops.backfill.records import CLOSED, Compared, Direction, Event, Plan, Tally, Verification
+from dbops.backfill.records import CLOSED, Compared, Direction, Event, Plan, PlanState, Tally, Verification
 from dbops.backfill.roll_back import Remover, RolledBack
 from dbops.backfill.services import Services, StepError, closing, opened
 from dbops.backfill.source import Source, open_source
@@ -138,7 +138,7 @@ def make_plan(
         if (there := journal.open_plan(spec.name)) is not None:
             if not abandon_open:
                 return _continued(services, spec, there, mysql.read_server(writer).server_uuid)
-            journal.set_state(there.plan_id, "abandoned", expected=("planned", "copying", "copied"))
+            journal.set_state(there.plan_id, "abandoned", expected=("planned", "copying", "copied"), run=services.run)
         server = mysql.read_server(writer)
         position = _position(writer)
         walk = planning.walk(reader, source, spec.limits.chunk_rows)
@@ -359,7 +359,7 @@ def finish_copy(services: Services, plan_id: str) -> bool:
         return False
     if journal.plan(plan_id).state in ("planned", "copying"):
         journal.sample(plan_id, exactly=True)
-        journal.set_state(plan_id, "copied", expected=("planned", "copying", "copied"))
+        journal.set_state(plan_id, "copied", expected=("planned", "copying", "copied"), run=services.run)
     return True
 
 
@@ -522,8 +522,8 @@ def end_verification(services: Services, spec: BackfillSpec, plan: Plan) -> str:
     failing = left or any(part.failing for part in parts) or _too_many_rejects(services, spec, plan, parts)
     verdict: Literal["clean", "differences"] = "differences" if failing else "clean"
     journal.end_verification(proof.verification_id, verdict, bound)
-    if verdict == "clean":
-        journal.set_state(plan.plan_id, "verified", expected=("copied", "verified"))
+    if verdict == "clean" and proof.mode in ("full", spec.verify.mode):  # a sample proves no more than the spec lets it
+        journal.set_state(plan.plan_id, "verified", expected=("copied", "verified"), run=services.run)
     return verdict
 
 
@@ -642,7 +642,8 @@ def begin_roll_back(services: Services, spec: BackfillSpec, plan_id: str | None)
         )
     # A verified one, too: the gate must not open over what is removed.
     if plan.state not in ("abandoned", "rolled_back"):
-        journal.set_state(plan_id, "abandoned", expected=("planned", "copying", "copied", "verified", "abandoned"))
+        expected: tuple[PlanState, ...] = ("planned", "copying", "copied", "verified", "abandoned")
+        journal.set_state(plan_id, "abandoned", expected=expected, run=services.run)
     _doubt_newest(services, spec, plan_id)
     return _cut(plan.chunks, spec.limits.tasks)
 
@@ -678,7 +679,8 @@ def roll_back_span(
             wait=lambda seconds: _wait(stop, seconds),
         )  # fmt: skip
         done = remover.chunks(services.journal, plan_id, owner, lease_s=ROLL_BACK_LEASE_S, span=span)
-    services.journal.note(plan_id, Event("roll_back", _kept_by(done), count=done.removed, run=services.run))
+    if done != RolledBack():  # other tasks had all chunks
+        services.journal.note(plan_id, Event("roll_back", _kept_by(done), count=done.removed, run=services.run))
     return done
 
 
@@ -713,7 +715,7 @@ def end_roll_back(
             journal.note(
                 plan_id, Event("roll_back", f"swept: {_kept_by(swept)}", count=swept.removed, run=services.run)
             )
-        journal.set_state(plan_id, "rolled_back", expected=(*CLOSED,))
+        journal.set_state(plan_id, "rolled_back", expected=(*CLOSED,), run=services.run)
         _doubt_newest(services, spec, plan_id)
     return Standing(
         spec, journal.plan(plan_id), counts=counts, tally=journal.tally(plan_id), chunks=tuple(journal.chunks(plan_id)),

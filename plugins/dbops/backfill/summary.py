@@ -307,19 +307,17 @@ def _unproven(of: Standing, plan: Plan) -> list[str]:
         found.append(
             f"the verification ended as {proof.verdict or 'unknown'}, not as clean: see its parts, and run again with copy: false"
         )
-    if not found and plan.state != "verified":
+    if not found and plan.state != "verified" and not _is_sample_for_full(of, proof):
         found.append(f"the verification is clean, but the plan is {plan.state}: the run did not close it")
     return found
 
 
 def _differing(proof: Verification) -> list[str]:
     found = []
-    for direction, counts in (("rows", _rows(proof)), ("items", proof.counts.get("reverse"))):
+    for what, counts in (("row", _rows(proof)), ("item", proof.counts.get("reverse"))):
         for name, number in sorted((counts or {}).items()):
             if number and _fails(name):
-                found.append(
-                    f"{number:,} {direction} are {name}: {MEANING.get(name, 'a class that nobody here knows')}"
-                )
+                found.append(f"{_count(number, what)} {name}: {MEANING.get(name, 'a class that nobody here knows')}")
     return found
 
 
@@ -329,8 +327,6 @@ def _sample_too_small(of: Standing, plan: Plan, proof: Verification) -> list[str
         return []
     if mode != "sample":
         return [f"verification of mode {mode!r} is unknown"]
-    if wanted.mode == "full":
-        return ["verify.mode is full, and only a sample was compared"]
     asked, compared = min(wanted.sample_rows, plan.rows - (of.reject_count or 0)), _total(_rows(proof))
     found = [f"the sample has {compared:,} rows of {asked:,} that were asked for"] if compared < asked else []
     return found if proof.bound is not None else [*found, "the sample states no bound"]
@@ -371,12 +367,18 @@ def _weak_proof(of: Standing) -> list[str]:
     found = []
     if not of.spec.verify.reverse and "reverse" not in proof.counts:
         found.append("verify.reverse is off: items whose row is gone would not be noticed")
+    if _is_sample_for_full(of, proof):
+        found.append("verify.mode is full, and only a sample was compared: the plan is not verified by it")
     if proof.mode == "sample" and proof.bound is not None:
         found.append(
             f"a sample of {_total(_rows(proof)):,} rows: with 95 % confidence at most "
             f"{proof.bound:.3g} of all rows are wrong, which is no proof of none"
         )
     return found
+
+
+def _is_sample_for_full(of: Standing, proof: Verification) -> bool:
+    return proof.mode == "sample" and of.spec.verify.mode == "full"
 
 
 def _rows(proof: Verification) -> Mapping[Any, int]:
@@ -620,7 +622,7 @@ def _differences(of: Standing) -> list[reports.Section]:
 def _rejects(of: Standing) -> list[reports.Section]:
     if not of.rejects:
         return []
-    kinds = Counter(re.sub(r"[\d,.]+", "n", one.reason) for one in of.rejects)
+    kinds = Counter(re.sub(r"\d+(?:[,.]\d+)*", "n", one.reason) for one in of.rejects)
     summed = ", ".join(f"{number:,} x {_masked(reason)}" for reason, number in kinds.most_common(5))
     rows = [[", ".join(one.key), one.reason] for one in of.rejects[:MAX_ROWS]]
     note = _left_out(len(rows), max(of.reject_count or 0, len(of.rejects)), "reject", "backfill_reject")
@@ -842,12 +844,12 @@ def gate_report(spec: BackfillSpec, plan: Plan | None, found: Gate, common: Mapp
     columns = [
         "application", "last heard, UTC", "reads", "fall-back hits", "last of them, UTC", "lost dual writes", "processes", "fell silent",
     ]  # fmt: skip
-    opened = [f"open: no read fell back to MySQL for {days} days, in {_count(len(rows), 'application')}"]
+    opened = [f"open: no read fell back to MySQL for {_count(days, 'day')}, in {_count(len(rows), 'application')}"]
     return reports.Report(
         title=f"Gate of backfill {spec.name}", spec=spec.name, verdict=Verdict.OK if found.is_open else Verdict.WARNING,
         reasons=_bounded([*(opened if found.is_open else []), *reasons]),
         figures=[
-            reports.Figure(label="Gate", value="open" if found.is_open else "closed", note=f"{days} quiet days are needed"),
+            reports.Figure(label="Gate", value="open" if found.is_open else "closed", note=f"after {_count(days, 'quiet day')}"),
             reports.Figure(label="Plan", value=plan.state if plan else "none", note=plan.plan_id if plan else ""),
         ],
         sections=[
