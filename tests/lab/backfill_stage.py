@@ -297,7 +297,7 @@ def stage(folder: Path, run_dag: Callable[..., Any], kind: str = "dynamodb", row
         version={"column": "row_version", "raised_by": "the trigger, and ids are never used again"}, target=target,
         limits=LIMITS,
         live={"since": (datetime.now(UTC) - timedelta(minutes=5)).isoformat(), "applications": [APPLICATION], "stream": "no stream"},
-        verify={"drain_s": 2, "shared_table": kind == "redis"},
+        verify={"drain_s": 1, "shared_table": kind == "redis"},
     )  # fmt: skip
     assert made.journal  # its tables are there before anybody reports
     made.heard()

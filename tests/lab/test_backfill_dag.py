@@ -295,7 +295,7 @@ def test_each_kind_of_fault_is_found_and_what_can_be_is_repaired(stage: Stage) -
         return found
 
     alert = failed(stage, stage.verify(), "report")
-    assert "1 rows are missing" in alert
+    assert "1 row missing: " in alert
     assert differing() == wrong
     report = stage.report()
     assert report["verdict"] == "FAILED"
@@ -319,6 +319,20 @@ def test_each_kind_of_fault_is_found_and_what_can_be_is_repaired(stage: Stage) -
     assert "_deleted" in stage.items()[5]
     assert stage.items()[3]["price"] != {"N": "99"}
     assert stage.report()["verdict"] == "OK", stage.report()["reasons"]
+
+
+@on_dynamodb
+def test_a_sample_for_a_spec_that_wants_all_verifies_nothing(stage: Stage) -> None:
+    assert "has no plan: nothing was copied" in failed(stage, stage.verify(), "plan")
+    stage.declare(verify=stage.document["verify"] | {"sample_rows": 100})
+    succeeded(stage, stage.copy(verify="sample"))
+    assert stage.plan().state == "copied"
+    report = stage.report()
+    assert report["verdict"] == "WARNING"
+    assert any("only a sample was compared" in reason for reason in report["reasons"]), report["reasons"]
+    succeeded(stage, stage.copy())
+    assert stage.plan().state == "verified"
+    assert len(stage.journal.plans(stage.name)) == 1
 
 
 @on_dynamodb
