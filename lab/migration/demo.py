@@ -22,8 +22,10 @@ from lab.migration.sides import DynamoSide, RedisSide, Side
 from lab.migration.worker import Arm
 
 ROWS = {"rides": 4000, "payments": 2000}
-KILLS = {"rides": 2, "payments": 2}
+KILLS = 2
 """Of workers; the DAG is killed once."""
+LOSE = 0.05
+"""Part of the dual writes."""
 SHORT = "its reports begin at"
 """What the gate says of an application that has been heard of for too short a time."""
 
@@ -96,31 +98,35 @@ def _make(move: Move, result: Result, told: Callable[[str], None]) -> None:
     move.begin()
     told(f"{sum(move.rows.values()):,} old rows; change stream and dual writes are live, reads fall back to MySQL")
     move.work(150)
-    for subject in SUBJECTS:
-        _copy(move, result, subject, told)
-    _judge(move, result.after_copy)
-    told("writes held for a moment: MySQL and the store compared")
     if result.arm == "unconditional":
+        for subject in SUBJECTS:
+            _by_workers(move, result, subject, told)
+        _judge(move, result.after_copy)
         move.traffic.resume()
         _collect(move, result)
         return
-    before, move.traffic.lose = move.fall_backs(), 0.0
-    move.traffic.resume()
-    result.gate = move.ask_gate(RIDES, told)
+    copied = move.copy_by_dag(RIDES, told, lambda: _by_workers(move, result, PAYMENTS, told))
+    result.reports["backfill"] = aws.newest_report()
+    _told(result, copied, move.verified(copied.plan_id), told)
+    with move.gate(RIDES, told) as closed_for:
+        _judge(move, result.after_copy)
+        told("writes held for a moment: MySQL and the store compared")
+        before, move.traffic.lose = move.fall_backs(), 0.0
+        move.traffic.resume()
+        result.gate = closed_for()
     result.reports["gate"] = aws.newest_report()
-    told(f"gate: closed, since {result.gate[0]}")
+    told(f"the gate is closed: {result.gate[0]}")
     if not any(SHORT in reason for reason in result.gate):
         raise LabError(f"the gate does not say that seconds are too short a time: {result.gate}")
+    move.work(100)
     result.fall_backs = before, move.fall_backs() - before
     if result.fall_backs[1]:
         raise LabError(
             f"{result.fall_backs[1]} reads fell back although everything is copied: reads must not be switched"
         )
     move.switch_reads()
-    told(
-        "no read has fallen back since; let that stand for the days: reads switched to the store, MySQL is still written first"
-    )
-    move.traffic.lose = 0.05
+    told("no read has fallen back since; let that stand for the days: reads switched, MySQL is still written first")
+    move.traffic.lose = LOSE
     move.work(300)
     move.traffic.pause()
     move.drain()
@@ -132,22 +138,22 @@ def _make(move: Move, result: Result, told: Callable[[str], None]) -> None:
     _collect(move, result)
 
 
-def _copy(move: Move, result: Result, subject: Subject, told: Callable[[str], None]) -> None:
-    if subject is RIDES and result.arm == "conditional":
-        copied = move.copy_by_dag(subject, told)
-        result.verified[subject.name] = move.verified(copied.plan_id)
-        result.reports["backfill"] = aws.newest_report()
-    else:
-        copied = move.copy(subject, result.arm, kills=KILLS[subject.name])
-        if result.arm == "conditional":
-            result.verified[subject.name] = move.verify(subject, copied.plan_id)
+def _by_workers(move: Move, result: Result, subject: Subject, told: Callable[[str], None]) -> None:
+    copied = move.copy(subject, result.arm, kills=KILLS)
+    verified = move.verify(subject, copied.plan_id) if result.arm == "conditional" else None
+    _told(result, copied, verified, told)
+
+
+def _told(result: Result, copied: Copied, verified: Counter[Class] | None, told: Callable[[str], None]) -> None:
+    name = copied.subject
     result.copied.append(copied)
     told(
-        f"{subject.name}: {copied.tally.read:,} rows copied by {copied.by}, killed {copied.kills} times, in {copied.seconds:.1f} s"
+        f"{name}: {copied.tally.read:,} rows copied by {copied.by}, killed {copied.kills} times, in {copied.seconds:.1f} s"
     )
-    if subject.name in result.verified:
-        failed = sum(result.verified[subject.name][each] for each in FAILING)
-        told(f"{subject.name}: verified in both directions while writes go on, {failed} differences")
+    if verified is not None:
+        result.verified[name] = verified
+        failed = sum(verified[each] for each in FAILING)
+        told(f"{name}: verified in both directions while writes go on, {failed} differences")
 
 
 def _judge(move: Move, verdicts: dict[str, Verdict], *, is_store_first: bool = False) -> None:

@@ -227,12 +227,15 @@ class Move:
         tally, seconds = self.journal.tally(plan_id), time.monotonic() - begin
         return Copied(subject.name, plan_id, tally, chunks, done, seconds, VICTIMS)
 
-    def copy_by_dag(self, subject: Subject, told: Callable[[str], object] = print) -> Copied:
+    def copy_by_dag(
+        self, subject: Subject, told: Callable[[str], object] = print, meanwhile: Callable[[], object] = lambda: None
+    ) -> Copied:
         """Backfill and verify a table while the traffic goes on, by the DAG: its process is killed in the middle, and it is run again.
 
         Args:
             subject: the table
             told: is told what happens
+            meanwhile: is done while the second run goes on
 
         Raises:
             LabError: the DAG failed, made a second plan, or did not find everything right
@@ -248,6 +251,7 @@ class Move:
             raise LabError(f"the copy of {name} was over before it was killed: {counts}")
         told(f"{subject.name}: kill -9 with {self.journal.tally(plan.plan_id).read:,} of {plan.rows:,} rows copied")
         with self.runs.run("backfill", conf, told) as run:
+            meanwhile()
             run.wait()
         (plan,) = self.journal.plans(name)
         if plan.state != "verified":
@@ -353,19 +357,24 @@ class Move:
         """Reads that MySQL had to answer, over all applications."""
         return sum(each.counters.snapshot()["fallback_hits"] for each in self.applications.values())
 
-    def ask_gate(self, subject: Subject, told: Callable[[str], object] = print) -> list[str]:
-        """Run backfill_gate, while the traffic goes on; what its report gives as reasons for a gate that is closed.
+    @contextmanager
+    def gate(self, subject: Subject, told: Callable[[str], object] = print) -> Iterator[Callable[[], list[str]]]:
+        """Run backfill_gate. What is yielded waits for its end, and returns what its report says of a gate that is closed.
 
         Raises:
             LabError: the DAG failed, or its gate is open
         """
         name = self.spec_name(subject)
         with self.runs.run("backfill_gate", {"spec": name, "stream_is_drained": True}, told) as run:
-            run.wait()
-        document = self.runs.report(self.journal.engine, "backfill_gate", name)
-        if document["verdict"] != "WARNING":
-            raise LabError(f"backfill_gate says {document['verdict']} after seconds: {document['reasons']}")
-        return list(document["reasons"])
+
+            def reasons() -> list[str]:
+                run.wait()
+                document = self.runs.report(self.journal.engine, "backfill_gate", name)
+                if document["verdict"] != "WARNING":
+                    raise LabError(f"backfill_gate says {document['verdict']} after seconds: {document['reasons']}")
+                return list(document["reasons"])
+
+            yield reasons
 
     def switch_reads(self) -> None:
         """MySQL is not asked any more."""

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from lab import config, env, mysql
 from lab.config import HOST, MYSQL_USER, LabError
 
-RUN_S = 240
+RUN_S = 600
 POLL_S = 0.05
 DAGS = ("backfill", "backfill_gate")
 

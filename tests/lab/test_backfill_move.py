@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dbops.keyvalue import rules
-from lab.migration import oracle, scene
+from lab.migration import demo, oracle, scene
 from lab.migration.move import VICTIMS, Move
 from lab.migration.scene import RIDES, SUBJECTS
 from lab.migration.sides import DynamoSide, RedisSide
@@ -67,6 +67,20 @@ def test_writes_without_condition_fail_before_the_oracle_where_conditional_ones_
     what = Counter(each.what for each in destroyed.findings)
     assert what["older over newer"] >= VICTIMS <= what["source_newer"]
     assert what["resurrected"] >= VICTIMS <= what["extra"]
+
+
+def test_a_whole_move_with_a_dag_that_is_killed_loses_nothing_and_its_gate_stays_closed() -> None:
+    result = demo.run({"rides": 2000, "payments": 800})  # it raises for whatever the oracle or a verification has found
+    assert result.findings == []
+    copied = {each.subject: each for each in result.copied}
+    assert (copied["rides"].by, copied["rides"].kills, copied["payments"].kills) == ("the DAG", 1, 2)
+    assert copied["payments"].tally.newer >= VICTIMS <= copied["payments"].tally.tombstones
+    for subject in SUBJECTS:
+        assert sum(result.verified[subject.name].values()) >= copied[subject.name].tally.read
+        assert result.at_end[subject.name].classes["equal"] > copied[subject.name].tally.read / 2
+    assert any(demo.SHORT in reason for reason in result.gate)
+    assert all(path.is_file() for path in result.reports.values())
+    assert result.operations["lost"] > 0 < result.fall_backs[0]
 
 
 def test_the_oracle_knows_every_state_that_a_key_of_redis_had(tmp_path: Path) -> None:
