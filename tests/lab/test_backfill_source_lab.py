@@ -259,3 +259,17 @@ def test_the_greatest_of_text_versions_is_that_of_the_store(server: Any) -> None
         (row,) = opened(server, joined.format(*pair), version=version).page(server, None, LAST, 9, "").rows
         assert row.write is not None
         assert row.write.version.value == "a001"
+
+
+def test_a_page_of_large_rows_after_small_ones_is_cut(server: Any) -> None:
+    run(server, "CREATE TABLE rides (id BIGINT PRIMARY KEY, note LONGTEXT NOT NULL, version INT NOT NULL)")
+    with server.cursor() as cursor:
+        large = "x" * 300_000
+        cursor.executemany(
+            "INSERT INTO rides VALUES (%s, %s, 1)", [(n, "" if n <= 50 else large) for n in range(1, 251)]
+        )
+    found = opened(server, "SELECT r.id, r.note, r.version FROM shop.rides r WHERE {chunk}")
+    read = list(pages(found, server, 10_000, ("250",)))
+    assert [row.key for page in read for row in page.rows] == [(str(n),) for n in range(1, 251)]
+    assert all(len(page.rows) <= 50 + 75 for page in read)  # 16 MiB, and no more than 25 rows beyond
+    assert [page.is_end for page in read] == [False] * (len(read) - 1) + [True]

@@ -114,7 +114,8 @@ class Paging:
 
     def took(self, rows: int, size: int, seconds: float) -> None:
         """Learn from a page of so many rows and bytes of items."""
-        if rows < max(1, self.rows // 2):  # the end of a chunk, or a range that is nearly empty, says little
+        # The end of a chunk, or a range that is nearly empty, says little; a page that was cut for its bytes says it all.
+        if rows < max(1, self.rows // 2) and size < PAGE_BYTES:
             return
         factor = min(2.0, max(0.5, self._page_s / max(seconds, 1e-6)))
         wanted = int(self.rows * factor)

@@ -32,6 +32,9 @@ __all__ = [
     "Counted", "Page", "Source", "SourceRow", "ViewError", "WalkSql", "build", "open_source", "walk_sql",
 ]  # fmt: skip
 
+PAGE_BYTES = 16 * 1024 * 1024
+"""Of the texts and bytes of a page: a page that has more ends before its last row."""
+FETCH_ROWS = 25
 KEYS_AT_ONCE = 200
 """Rows that one statement reads by key: MySQL dives into the index for each (eq_range_index_dive_limit)."""
 _VERSIONS = {
@@ -155,7 +158,10 @@ class Source:
             MySQLdb.Error: of the server
         """
         last = self._one_key(conn, self._key_sql("nth_key", self.key.between(low, high), rows=limit)) or high
-        made = self._read(conn, self._statement("page", self.key.between(low, last), cold_only=True), stamp)
+        records, is_cut = self._some(conn, self._statement("page", self.key.between(low, last), cold_only=True))
+        made = [self._row(record, stamp) for record in self._distinct(records)]
+        if is_cut:
+            return Page(made, made[-1].key, is_end=False)
         return Page(made, last, last == high)
 
     def rows(self, conn: Any, found: Sequence[Key], stamp: str = "") -> dict[Key, SourceRow]:
@@ -301,7 +307,24 @@ class Source:
     def _records(self, conn: Any, statement: str) -> Sequence[tuple[Any, ...]]:
         with conn.cursor() as cursor:
             cursor.execute(statement)
-            records: Sequence[tuple[Any, ...]] = cursor.fetchall()
+            return self._distinct(cursor.fetchall())
+
+    def _some(self, conn: Any, statement: str) -> tuple[list[tuple[Any, ...]], bool]:
+        """Records in order, and whether they were cut where they had too many bytes: after small rows a page may be of large ones."""
+        from MySQLdb.cursors import SSCursor
+
+        found: list[tuple[Any, ...]] = []
+        size = 0
+        with conn.cursor(SSCursor) as cursor:  # the rest of what is cut is passed over when it is closed, not kept
+            cursor.execute(statement)
+            while some := cursor.fetchmany(FETCH_ROWS):
+                found += some
+                size += sum(len(value) for record in some for value in record if isinstance(value, str | bytes))
+                if size > PAGE_BYTES and len(some) == FETCH_ROWS:
+                    return found, cursor.fetchone() is not None
+        return found, False
+
+    def _distinct(self, records: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
         width = len(self.outputs)
         seen: set[tuple[Any, ...]] = set()
         for record in records:
