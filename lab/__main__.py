@@ -51,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     except LabError as error:
         print(f"lab {arguments.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def run(arguments: argparse.Namespace) -> int:  # noqa: C901 - a command a case

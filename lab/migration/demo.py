@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
+import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,16 +85,31 @@ def run(rows: dict[str, int] | None = None, arm: Arm = "conditional") -> Result:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
 
     result = Result(arm, {subject.name: move.side(subject).name for subject in SUBJECTS})
-    try:
-        _make(move, result, told)
-    finally:
-        move.end()
+    told(f"schema {schema}, files in {move.folder}")
+    with _ended_by_sigterm():
+        try:
+            _make(move, result, told)
+        finally:
+            move.end()
     show(result)
     told("done")
     if found := result.findings:
         raise LabError(f"the oracle found {len(found)} faults, see above; logs are in {move.folder}")
     shutil.rmtree(move.folder)
     return result
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does, so that nothing is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _make(move: Move, result: Result, told: Callable[[str], None]) -> None:

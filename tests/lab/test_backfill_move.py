@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import redis
+from conftest import ROOT
 
 from dbops.keyvalue import rules
+from lab import aws, config, dynamodb, mysql
+from lab.config import LabError
 from lab.migration import demo, oracle, scene
 from lab.migration.move import VICTIMS, Move
 from lab.migration.scene import RIDES, SUBJECTS
 from lab.migration.sides import DynamoSide, RedisSide
+from lab.migration.stream import Stream, until
 from lab.migration.traffic import Application, Keys, Session, make_view
 from lab.migration.worker import Arm
 
@@ -81,6 +94,74 @@ def test_a_whole_move_with_a_dag_that_is_killed_loses_nothing_and_its_gate_stays
     assert any(demo.SHORT in reason for reason in result.gate)
     assert all(path.is_file() for path in result.reports.values())
     assert result.operations["lost"] > 0 < result.fall_backs[0]
+
+
+def left_of(schema: str) -> list[str]:
+    """What there still is of a move."""
+    found = []
+    for server in ("mysql57", "mysql80"):
+        with closing(mysql.root_connection(server)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT schema_name FROM information_schema.schemata WHERE schema_name = %s", (schema,))
+            found += [f"schema on {server}" for _ in cursor.fetchall()]
+            cursor.execute("SELECT user FROM mysql.db WHERE db = %s", (schema,))
+            found += [f"grant of {user} on {server}" for (user,) in cursor.fetchall()]
+    found += [f"table {name}" for name in dynamodb.client().list_tables()["TableNames"] if schema in name]
+    with closing(redis.Redis(config.HOST, config.port("redis"))) as client:
+        found += [f"key {name}" for name in client.scan_iter(f"*{schema}*", 1000)]
+    dms, name = aws.client("dms"), schema.replace("_", "-")
+    tasks = dms.describe_replication_tasks()["ReplicationTasks"]
+    found += [f"task {task['Status']}" for task in tasks if name in task["ReplicationTaskIdentifier"]]
+    found += [f"stream {each}" for each in aws.client("kinesis").list_streams()["StreamNames"] if name in each]
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        said = " ".join([*(process.info["cmdline"] or ()), *(process.info["environ"] or {}).values()])
+        if process.pid != os.getpid() and (schema in said or name in said):
+            found.append(f"process {process.pid}: {said[:200]}")
+    return found
+
+
+def has_made(schema: str, what: str) -> bool:
+    return any(what in each for each in left_of(schema))
+
+
+@pytest.mark.parametrize(
+    ("begun", "there", "number"),
+    [("dual writes are live", "task running", "SIGTERM"), ("airflow dags test", "dags test backfill", "SIGINT")],
+)
+def test_a_move_that_is_broken_off_leaves_nothing_behind(begun: str, there: str, number: str) -> None:
+    command = [sys.executable, "-m", "lab", "migration"]
+    moving = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    said, schema = "", ""
+    with moving:
+        assert moving.stdout is not None
+        for line in moving.stdout:
+            said += line
+            if not schema and (found := re.search(r"schema (\w+)", line)):
+                schema = found[1]
+            if begun in line:
+                until(partial(has_made, schema, there), f"there is no {there}")
+                # Ctrl-C reaches every process of the terminal's group.
+                os.killpg(moving.pid, signal.Signals[number]) if number == "SIGINT" else moving.terminate()
+                break
+        said += moving.stdout.read()
+    assert moving.returncode == 130, said
+    assert left_of(schema) == [], said
+    shutil.rmtree(config.home() / "move" / schema)
+
+
+def test_a_move_that_cannot_begin_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Stream) -> None:
+        raise LabError("no function today")
+
+    monkeypatch.setattr(Stream, "_serve", refused)
+    schema = f"carshare_{uuid.uuid4().hex[:8]}"
+    move = Move(schema, [DynamoSide(schema)], tmp_path, {"rides": 1, "payments": 1})
+    with pytest.raises(LabError, match="no function today"):
+        move.begin()
+    assert len(left_of(schema)) > 3
+    move.end()
+    assert left_of(schema) == []
 
 
 def test_the_oracle_knows_every_state_that_a_key_of_redis_had(tmp_path: Path) -> None:
