@@ -58,16 +58,20 @@ def mysql(
     autocommit: bool = True,
     schema: str | None = None,
     address: tuple[str, int] | None = None,
+    read_timeout_s: int | None = None,
 ) -> MySQLdb.connections.Connection:
     """Open a mysqlclient connection through MySqlHook, so that ssl, ssl_mode and iam in the connection's extra work.
 
     The session is pinned: utf8mb4, time_zone '+00:00', sql_mode ''. With raw=True every value arrives as bytes (NULL
     as None). `schema` overrides the connection's schema, `address` its host and port. LOAD DATA LOCAL and
-    multi-statement strings are off. The caller closes it.
+    multi-statement strings are off. `read_timeout_s` is how long a statement may go without an answer; None: for ever.
+    The caller closes it.
 
     Raises ConnectionUndefined for an unknown id, MySQLdb.Error when the server refuses.
     """
-    return _connect(conn_id, raw=raw, autocommit=autocommit, schema=schema, address=address)
+    return _connect(
+        conn_id, raw=raw, autocommit=autocommit, schema=schema, address=address, read_timeout_s=read_timeout_s
+    )
 
 
 def login(conn_id: str) -> tuple[str, str]:
@@ -290,6 +294,7 @@ def _connect(
     sql_mode: str = "",
     found_rows: bool = False,
     address: tuple[str, int] | None = None,
+    read_timeout_s: int | None = None,
 ) -> MySQLdb.connections.Connection:
     from airflow.providers.mysql.hooks.mysql import MySqlHook
     from MySQLdb.constants import CLIENT
@@ -315,6 +320,8 @@ def _connect(
                 "client_flag": CLIENT.FOUND_ROWS if found_rows else 0,
                 "init_command": _SESSION.format(sql_mode=sql_mode),
             }
+            if read_timeout_s is not None:
+                config["read_timeout"] = read_timeout_s
             if address is not None:
                 config |= {"host": address[0], "port": address[1]}
             if raw:  # only the encoders stay: parameters can still be passed, no value is decoded

@@ -535,6 +535,25 @@ def test_what_applications_have_counted(kept: journal.Journal) -> None:
     assert list(kept.beats("rides")) == others[1:]
 
 
+def test_processes_that_fell_silent_are_found_however_long_ago(kept: journal.Journal) -> None:
+    minute = timedelta(minutes=1)
+    ends = {"crashed": [False, False], "ended": [False, True], "alive": [False, False, False]}
+    with kept.engine.begin() as connection:
+        for instance, lasts in ends.items():
+            for at, is_last in enumerate(lasts):
+                row = {
+                    "spec": "rides", "application": "booking", "instance": instance, "counts": {"hits": 1}, "is_last": is_last,
+                    "counted_from": (NOW + at * minute).replace(tzinfo=None),
+                    "counted_to": (NOW + (at + 1) * minute).replace(tzinfo=None),
+                }  # fmt: skip
+                connection.execute(sa.insert(tables.COUNTER), row)
+    assert kept.unended("rides", NOW + 2 * minute) == [
+        Beat("booking", "crashed", NOW + minute, NOW + 2 * minute, {"hits": 1})
+    ]
+    assert [beat.instance for beat in kept.unended("rides", NOW + 3 * minute)] == ["crashed", "alive"]
+    assert kept.unended("rides", NOW) == []
+
+
 def test_reports_of_many_processes_are_read_some_at_a_time(
     kept: journal.Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

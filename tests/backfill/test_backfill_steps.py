@@ -6,13 +6,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
 
-from dbops.backfill import sampling, steps, verify
+from dbops.backfill import sampling, steps, tables, verify
 from dbops.backfill.journal import Journal
 from dbops.backfill.plan import Walk
 from dbops.backfill.records import Compared, Plan
@@ -177,3 +178,45 @@ def test_the_slower_of_two_runs_goes_on_with_the_plan_of_the_faster(
     services = replace(stage.services, source=lambda: None, reader=lambda: None)
     found = steps.make_plan(services, SPEC)
     assert (found.plan.plan_id, found.is_resumed) == (faster[0].plan_id, True)
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(-1, "abandoned"), (1, "copying")])
+def test_only_a_plan_that_was_open_when_the_run_began_is_given_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, minutes: int, expected: str
+) -> None:
+    plan = stage.planned(made_at=NOW + timedelta(minutes=minutes), server_uuid="a-server")
+    monkeypatch.setattr(steps, "open_source", lambda *_: SimpleNamespace(view=None))
+    monkeypatch.setattr(steps, "_position", lambda _: "")
+    monkeypatch.setattr(steps.mysql, "read_server", lambda _: SimpleNamespace(server_uuid="a-server"))
+    monkeypatch.setattr(steps.planning, "walk", lambda *_: Walk([], 0, 0, 0))
+    services = replace(stage.services, source=lambda: None, reader=lambda: None)
+    if expected == "abandoned":
+        with pytest.raises(StepError, match="has no row"):  # it walks the table for another one
+            steps.make_plan(services, SPEC, abandon_before=NOW)
+    else:
+        assert steps.make_plan(services, SPEC, abandon_before=NOW).is_resumed
+    assert stage.journal.plan(plan.plan_id).state == expected
+
+
+def test_the_gate_is_shut_by_a_roll_back_under_way_and_by_a_process_that_is_silent_for_long(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = stage.verified(made_at=NOW)
+    stage.verified(made_at=NOW + timedelta(days=1))
+    silent_since = datetime.now(UTC) - timedelta(days=90)
+    row = {
+        "spec": "rides", "application": "shop", "instance": "host-1", "counts": {"hits": 1, "fallback_hits": 0}, "is_last": False,
+        "counted_from": (silent_since - timedelta(minutes=1)).replace(tzinfo=None), "counted_to": silent_since.replace(tzinfo=None),
+    }  # fmt: skip
+    with stage.journal.engine.begin() as connection:
+        connection.execute(sa.insert(tables.COUNTER), row)
+    monkeypatch.setattr(steps.liveness, "stream_state", lambda *_: None)
+    services = replace(stage.services, aws=lambda _: None)
+    shut = steps.decide_gate(services, SPEC)[0].reasons
+    assert [each for each in shut if "host-1 fell silent" in each]
+    assert not [each for each in shut if "being rolled back" in each]
+    steps.begin_roll_back(stage.services, SPEC, older.plan_id)
+    stage.roll_back_chunks(older.plan_id)
+    shut = steps.decide_gate(services, SPEC, gone=["host-1"])[0].reasons
+    assert f"plan {older.plan_id} is being rolled back" in shut
+    assert not [each for each in shut if "host-1 fell silent" in each]

@@ -748,9 +748,7 @@ class Journal:
         after = COUNTER.c.counted_to > naive(since) if since is not None else sa.true()
         while found := self._all(query.where(after)):
             for row in found:
-                yield Beat(
-                    row.application, row.instance, aware(row.counted_from), aware(row.counted_to), dict(row.counts), bool(row.is_last)
-                )  # fmt: skip
+                yield _beat(row)
             at, application, instance = (found[-1]._mapping[each.name] for each in order)
             # The first condition alone gives MySQL a range of the index.
             after = sa.and_(
@@ -761,6 +759,14 @@ class Journal:
                     sa.and_(COUNTER.c.application == application, COUNTER.c.instance > instance),
                 ),
             )
+
+    def unended(self, spec: str, before: datetime) -> list[Beat]:
+        """The last report of each process that reports no more since a moment, and has not said that it ends; oldest first."""
+        later = COUNTER.alias("later")
+        same = [later.c[name] == COUNTER.c[name] for name in ("spec", "application", "instance")]
+        newer = sa.exists(sa.select(later.c.spec).where(*same, later.c.counted_to > COUNTER.c.counted_to))
+        mine = (COUNTER.c.spec == spec, COUNTER.c.counted_to <= naive(before), COUNTER.c.is_last.is_(False), ~newer)
+        return [_beat(row) for row in self._all(sa.select(COUNTER).where(*mine).order_by(COUNTER.c.counted_to))]
 
     def forget_beats(self, spec: str, before: datetime) -> int:
         """Delete what was counted before a moment; how many reports that were."""
@@ -882,6 +888,11 @@ def _from_begin(connection: sa.Connection, plan_id: str, numbers: Sequence[int],
 def _say_reopened(connection: sa.Connection, plan_id: str, numbers: Sequence[int], now: datetime) -> None:
     said = Event("reopened", f"chunks to be copied once more: {', '.join(map(str, numbers))}", count=len(numbers))
     connection.execute(sa.insert(EVENT), tables.event_row(plan_id, said, now))
+
+
+def _beat(row: Any) -> Beat:
+    counted = aware(row.counted_from), aware(row.counted_to)
+    return Beat(row.application, row.instance, *counted, dict(row.counts), bool(row.is_last))
 
 
 def _verifications(plan_id: str, run: str | None) -> tuple[sa.ColumnElement[bool], ...]:

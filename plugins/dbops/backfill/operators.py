@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 APPROVE, REJECT = "Approve", "Reject"
 PLAN_TASK, PLAN_KEY = "plan", "plan_id"
+READ_TIMEOUT_S = 900
+"""A server that is gone without a word must not hold a lease that is renewed; the longest statement reads one chunk."""
 ALLOW_EXTRA = "dbops_backfill_allow"
 SAFE_COPY = "MySQL was only read. What is written stays right: every write is conditional."
 SAFE_ROLL_BACK = "Items that were removed have their rows in MySQL; readers fall back to them."
@@ -136,8 +138,8 @@ def build_services(spec: BackfillSpec, *, run: str) -> Services:
     account = spec.target.connection if spec.target.kind == "dynamodb" else connections.AWS
     region = spec.target.region if spec.target.kind == "dynamodb" else None
     return Services(
-        source=partial(connections.mysql, spec.connection),
-        reader=partial(connections.mysql, spec.reader),
+        source=partial(connections.mysql, spec.connection, read_timeout_s=READ_TIMEOUT_S),
+        reader=partial(connections.mysql, spec.reader, read_timeout_s=READ_TIMEOUT_S),
         lag_source=lag_source,
         engine=connections.engine,
         target=target,
@@ -236,8 +238,7 @@ class PlanOperator(_BackfillOperator):
             made = steps.make_plan(
                 services,
                 spec,
-                # A repeat of this task must not give up the plan that it made.
-                abandon_open=bool(params["abandon_open_plan"]) and context["ti"].try_number == 1,
+                abandon_before=context["dag_run"].start_date if params["abandon_open_plan"] else None,
                 today=context["dag_run"].run_after.date(),
             )
             spans = steps.spans(services, spec, made.plan)

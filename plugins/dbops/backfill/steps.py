@@ -11,8 +11,9 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from random import Random
 from typing import Any, Literal
 
@@ -116,7 +117,7 @@ def planned(spec: BackfillSpec, plan: Plan, *, is_resumed: bool = True) -> Plann
 
 
 def make_plan(
-    services: Services, spec: BackfillSpec, *, abandon_open: bool = False, today: date | None = None
+    services: Services, spec: BackfillSpec, *, abandon_before: datetime | None = None, today: date | None = None
 ) -> Planned:
     """Go on with the spec's open plan, or walk the table and keep a new one, whole or not at all.
 
@@ -125,7 +126,8 @@ def make_plan(
     Args:
         services: of the run
         spec: of the backfill
-        abandon_open: give up an open plan first; what it wrote stays
+        abandon_before: give up a plan that was open at this moment first; what it wrote stays. A plan that was made later is this run's
+            own, when the step is repeated
         today: to tell the age of the prices
 
     Raises:
@@ -136,7 +138,7 @@ def make_plan(
     with closing(services.source()) as writer, closing(services.reader()) as reader:
         source = open_source(writer, spec)
         if (there := journal.open_plan(spec.name)) is not None:
-            if not abandon_open:
+            if abandon_before is None or there.made_at >= abandon_before:
                 return _continued(services, spec, there, mysql.read_server(writer).server_uuid)
             journal.set_state(there.plan_id, "abandoned", expected=("planned", "copying", "copied"), run=services.run)
         server = mysql.read_server(writer)
@@ -770,7 +772,7 @@ def decide_gate(
         stream_is_drained: a person says that the stream without a DMS task runs and has delivered everything
     """
     journal, now = services.journal, datetime.now(UTC)
-    plans = journal.plans(spec.name, limit=1)
+    plans = journal.plans(spec.name)
     plan = plans[0] if plans else None
     since = now - timedelta(days=spec.gate.quiet_days, hours=1)
     if spec.live.replication_task is None:
@@ -778,7 +780,17 @@ def decide_gate(
     else:
         stream = liveness.stream_state(spec, services.aws("dms"), services.aws("cloudwatch"), now)
     proof = journal.verification(plan.plan_id) if plan else None
-    return gating.decide(spec, plan, proof, journal.beats(spec.name, since), stream, now, gone=gone), plan
+    # A process that fell silent before these days may still serve reads, of which nobody hears.
+    silent = [beat for beat in journal.unended(spec.name, since) if beat.application in spec.live.applications]
+    beats = chain(silent, journal.beats(spec.name, since))
+    found = gating.decide(spec, plan, proof, beats, stream, now, gone=gone)
+    reasons = [f"plan {each.plan_id} is being rolled back" for each in plans if _is_half_gone(services, each)]
+    return (replace(found, is_open=False, reasons=(*found.reasons, *reasons)) if reasons else found), plan
+
+
+def _is_half_gone(services: Services, plan: Plan) -> bool:
+    """Whether a roll-back of the plan has begun and not ended: items that a newer plan has found equal may go."""
+    return plan.state != "rolled_back" and bool(services.journal.counts(plan.plan_id)["rolled_back"])
 
 
 # --- report -------------------------------------------------------------------------------------------------------------
