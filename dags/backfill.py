@@ -13,7 +13,7 @@ by the store unless it is newer than what is there; so the copy may be repeated,
 | `dry_run` | true: check everything, measure items, estimate cost and time; writes nothing |
 | `confirm` | the spec's name, typed out: lets this run write to the target |
 | `copy` | false: leave the copy out, and verify the newest plan |
-| `verify` | `full` or `sample`, instead of what the spec says |
+| `verify` | `full` or `sample`, instead of what the spec says; a plan whose spec says `full` is not verified by a sample |
 | `repair` | write rows that the verification finds missing or older once more, on the same condition, and look at them again |
 | `bury_extra` | with `repair`: items whose row is gone become tombstones |
 | `abandon_open_plan` | give up an unfinished plan first; what it wrote stays (`backfill_roll_back` removes it) |

@@ -100,6 +100,11 @@ def test_a_copy_is_whole_proven_and_repeated_without_a_change(stage: Stage) -> N
     assert stage.items() == before
     assert second.state == "verified"
 
+    # A run that is refused does not report the plan of the one before.
+    last = stage.html()
+    assert "confirmation is 'rides'" in failed(stage, stage.copy(confirm="rides"), "look")
+    assert stage.html() == last
+
 
 @on_dynamodb
 def test_what_is_refused(stage: Stage) -> None:
@@ -244,7 +249,7 @@ def test_a_worker_that_is_killed_is_followed_by_a_run_that_does_the_rest(stage: 
     stage.run()  # so that the DAG is in the metadata database
     kill = worker.Kill("dbops.backfill.journal:Journal.finish", "after", nth=2)
     process = worker.start(backfill_stage.run_in_worker, "backfill", stage.asked(), kill=kill)
-    process.join(120)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
     plan = stage.plan()
     before = {each.number: each for each in stage.journal.chunks(plan.plan_id)}
@@ -267,7 +272,7 @@ def test_two_runs_share_a_plan(stage: Stage) -> None:
     process = worker.start(backfill_stage.run_in_worker, "backfill", stage.asked())
     plan_id = stage.until(lambda: stage.journal.plans(stage.name), "a plan")[0].plan_id
     run = stage.copy()
-    process.join(120)
+    process.join(300)
     assert process.exitcode == 0
     assert str(run.state) == "success", (states(run), stage.report()["reasons"])
     runs = {each.owner.split("/")[1] for each in stage.journal.chunks(plan_id) if each.owner}
