@@ -1,4 +1,4 @@
-"""`make demo-migration`: the whole move before the eyes of a DBA, in about a minute, and what the oracle says of it."""
+"""`make demo-migration`: the whole move before the eyes of a DBA, in a minute or two, and what the oracle says of it."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def show(result: Result) -> None:
         example = next(each for each in result.findings if each.what == what)
         print(f"    {count:>6,} {what}, such as {example.key} {example.detail}".rstrip())
     if result.gate:
-        print("  backfill_gate, asked within the minute, stays closed:")
+        print("  backfill_gate keeps the gate closed, as it has heard of the application for too short a time:")
         for reason in result.gate:
             print(f"    {reason}")
     for what, path in result.reports.items():

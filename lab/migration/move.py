@@ -120,11 +120,11 @@ class Move:
         self.since = datetime.now(UTC)
         for reporter in self.reporters:
             reporter.start()
-        limits = {"units_per_s": RUN_UNITS_PER_S}
         specs = [self.spec(each) for each in SUBJECTS]
-        self.runs = Runs(
-            self.folder / "runs", self.schema, [spec | {"limits": spec["limits"] | limits} for spec in specs]
-        )
+        for spec in specs:
+            spec["limits"] |= {"units_per_s": RUN_UNITS_PER_S}
+        (key,) = {side.key for side in self.sides if side.key} or {config.AWS_KEY}
+        self.runs = Runs(self.folder / "runs", self.schema, specs, key)
 
     def _reporter(self, application: Application) -> Reporter:
         return Reporter(

@@ -31,10 +31,11 @@ class Runs:
         folder: for its files
         schema: of the source on MySQL 5.7, and of the store on MySQL 8.0; the lab's user gets what README documents
         specs: of backfills, as a DBA writes them
+        key: access key of the account
     """
 
-    def __init__(self, folder: Path, schema: str, specs: list[dict[str, Any]]) -> None:
-        self.folder, self.schema = folder, schema
+    def __init__(self, folder: Path, schema: str, specs: list[dict[str, Any]], key: str) -> None:
+        self.folder, self.schema, self.key = folder, schema, key
         for made in ("specs/backfill", "airflow", "dags"):
             (folder / made).mkdir(parents=True)
         for spec in specs:
@@ -61,14 +62,15 @@ class Runs:
     def environment(self) -> dict[str, str]:
         """Of a run."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
-        store = env.connections()["dbops_store"] | {"schema": self.schema}
+        known = env.connections()
+        changed = {"dbops_store": {"schema": self.schema}, "aws_default": {"login": self.key}}
         return {
             **kept,
             **env.environment(),
             "AIRFLOW_HOME": str(self.folder / "airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.folder / "dags"),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
-            "AIRFLOW_CONN_DBOPS_STORE": json.dumps(store),
+            **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(known[name] | new) for name, new in changed.items()},
             "DBOPS_SPECS_DIR": str(self.folder / "specs"),
         }
 

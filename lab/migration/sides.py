@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, Protocol
@@ -53,13 +54,13 @@ class Side(Protocol):
 
 
 class DynamoSide:
-    """Tables of DynamoDB Local, in the account of the lab's connection; their names begin with the schema's."""
+    """Tables of DynamoDB Local, in an account of their own: in one that many tables were made in, it gets slow."""
 
     name = "DynamoDB"
 
     def __init__(self, schema: str, subjects: Sequence[Subject] = SUBJECTS) -> None:
         self.schema, self.subjects = schema, tuple(subjects)
-        self.key = config.AWS_KEY
+        self.key = f"move{uuid.uuid4().hex[:12]}"
         self.client = dynamodb.client(self.key)
         self.tables = {each.name: f"{schema}_{each.name}" for each in subjects}
 

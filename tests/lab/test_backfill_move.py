@@ -96,7 +96,7 @@ def test_a_whole_move_with_a_dag_that_is_killed_loses_nothing_and_its_gate_stays
     assert result.operations["lost"] > 0 < result.fall_backs[0]
 
 
-def left_of(schema: str) -> list[str]:
+def left_of(schema: str, key: str = config.AWS_KEY) -> list[str]:
     """What there still is of a move."""
     found = []
     for server in ("mysql57", "mysql80"):
@@ -105,7 +105,7 @@ def left_of(schema: str) -> list[str]:
             found += [f"schema on {server}" for _ in cursor.fetchall()]
             cursor.execute("SELECT user FROM mysql.db WHERE db = %s", (schema,))
             found += [f"grant of {user} on {server}" for (user,) in cursor.fetchall()]
-    found += [f"table {name}" for name in dynamodb.client().list_tables()["TableNames"] if schema in name]
+    found += [f"table {name}" for name in dynamodb.client(key).list_tables()["TableNames"] if schema in name]
     with closing(redis.Redis(config.HOST, config.port("redis"))) as client:
         found += [f"key {name}" for name in client.scan_iter(f"*{schema}*", 1000)]
     dms, name = aws.client("dms"), schema.replace("_", "-")
@@ -156,12 +156,13 @@ def test_a_move_that_cannot_begin_leaves_nothing_behind(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Stream, "_serve", refused)
     schema = f"carshare_{uuid.uuid4().hex[:8]}"
-    move = Move(schema, [DynamoSide(schema)], tmp_path, {"rides": 1, "payments": 1})
+    side = DynamoSide(schema)
+    move = Move(schema, [side], tmp_path, {"rides": 1, "payments": 1})
     with pytest.raises(LabError, match="no function today"):
         move.begin()
-    assert len(left_of(schema)) > 3
+    assert len(left_of(schema, side.key)) > 3
     move.end()
-    assert left_of(schema) == []
+    assert left_of(schema, side.key) == []
 
 
 def test_the_oracle_knows_every_state_that_a_key_of_redis_had(tmp_path: Path) -> None:
