@@ -306,6 +306,8 @@ def stage(folder: Path, run_dag: Callable[..., Any], kind: str = "dynamodb", row
         yield made
     finally:
         made.execute("DROP DATABASE {s}")
+        for host in ("%", "localhost", HOST):  # grants outlive their schema
+            made.execute(f"REVOKE SELECT, TRIGGER ON {{s}}.* FROM '{MYSQL_USER}'@'{host}'")
         if made.table:
             made.client.delete_table(TableName=made.table)
         else:

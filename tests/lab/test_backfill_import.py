@@ -44,6 +44,7 @@ def schema() -> Iterator[str]:
         conn.commit()
         yield name
         cursor.execute(f"DROP DATABASE {name}")
+        cursor.execute(f"REVOKE ALL ON {name}.* FROM '{config.MYSQL_USER}'@'%'")  # grants outlive their schema
 
 
 @pytest.fixture

@@ -134,4 +134,4 @@ def test_the_connection_of_memorydb_leads_to_redis() -> None:
     connection = json.loads(env.environment()["AIRFLOW_CONN_MEMORYDB_DEFAULT"])
     assert (connection["host"], connection["port"]) == (config.HOST, config.port("redis"))
     assert connections.is_defined("memorydb_default")
-    assert connections.extra("memorydb_default") == {"ssl": False}
+    assert connections.extra("memorydb_default") == {"ssl": False, "dbops_backfill_allow": ["carshare:*"]}
