@@ -17,6 +17,7 @@ BUS_OFFSET = 10_000  # Redis talks to other nodes of a cluster on this port abov
 OPTIONS = {
     "save": "",
     "appendonly": "no",
+    "rdb-del-sync-files": "yes",  # what a replica was sent goes again, or the next process would load it
     "maxmemory": "512mb",
     "maxmemory-policy": "noeviction",  # MemoryDB's own
     "cluster-enabled": "yes",
