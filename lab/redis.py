@@ -17,7 +17,6 @@ BUS_OFFSET = 10_000  # Redis talks to other nodes of a cluster on this port abov
 OPTIONS = {
     "save": "",
     "appendonly": "no",
-    "rdb-del-sync-files": "yes",  # what a replica was sent goes again, or the next process would load it
     "maxmemory": "512mb",
     "maxmemory-policy": "noeviction",  # MemoryDB's own
     "cluster-enabled": "yes",
@@ -35,6 +34,7 @@ def service() -> Service:
     def prepare() -> list[str]:
         port = config.port("redis")
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "dump.rdb").unlink(missing_ok=True)  # what a replica was sent; this process would load it
         (folder / "nodes.conf").write_text(NODES.format(host=HOST, port=port, bus=port + BUS_OFFSET))
         options = {"bind": HOST, "port": str(port), "dir": str(folder), "cluster-announce-ip": HOST, **OPTIONS}
         return [str(binary(folder)), *(word for name, value in options.items() for word in (f"--{name}", value))]
