@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from dbops import connections
+from dbops.alerting import mask
 
 if TYPE_CHECKING:
     from dbops.reports import Report
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "dbops_version"
 LOCK_WAIT_S = 60
+MAX_TEXT = 8_000
+"""Characters of a reason that a ledger keeps."""
 
 _run = sa.table(
     "run", *map(sa.column, ("dag_id", "run_id", "spec", "started_at", "finished_at", "verdict", "provenance"))
@@ -99,7 +102,7 @@ class Store:
         """Note that a run began; a repeated call (retry, cleared task) keeps the first time."""
         with self.engine.begin() as connection:
             key = {"dag_id": dag_id, "run_id": run_id, "spec": spec}
-            values = {"started_at": _naive(datetime.now(UTC)), "provenance": provenance}
+            values = {"started_at": naive(datetime.now(UTC)), "provenance": provenance}
             self._put(connection, _run, key, insert=values, update={"provenance": provenance})
 
     def save_report(self, report: Report, html: str, s3_uri: str) -> int:
@@ -109,13 +112,13 @@ class Store:
         """
         key = {"dag_id": report.dag_id, "run_id": report.run_id, "spec": report.spec}
         closing = {
-            "finished_at": _naive(report.generated_at),
+            "finished_at": naive(report.generated_at),
             "verdict": report.verdict.value,
             "provenance": report.provenance,
         }
         values = {
             "verdict": report.verdict.value,
-            "created_at": _naive(report.generated_at),
+            "created_at": naive(report.generated_at),
             "document": report.document(),
             "html": html,
             "s3_uri": s3_uri,
@@ -188,9 +191,25 @@ def _where(table: sa.TableClause, key: dict[str, str]) -> list[sa.ColumnElement[
     return [table.c[name] == value for name, value in key.items()]
 
 
-def _naive(moment: datetime) -> datetime:
-    """UTC without zone, as DATETIME columns hold it."""
-    return moment.astimezone(UTC).replace(tzinfo=None)
+def naive(moment: datetime) -> datetime:
+    """UTC without zone, as DATETIME columns hold it; what has no zone is UTC."""
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def aware(moment: datetime) -> datetime:
+    """With UTC as its zone."""
+    return moment.replace(tzinfo=UTC)
+
+
+def is_duplicate(error: sa.exc.IntegrityError) -> bool:
+    """Whether a row of the same key is there already."""
+    return getattr(error.orig, "args", (None,))[0] == 1062 or "UNIQUE constraint" in str(error.orig)
+
+
+def kept_text(text: str) -> str:
+    """A text as ledgers keep it: masked, and cut where it is very long."""
+    masked = str(mask(text))
+    return masked if len(masked) <= MAX_TEXT else f"{masked[:MAX_TEXT]}..."
 
 
 @lru_cache(maxsize=8)

@@ -52,11 +52,10 @@ from dbops.backfill.tables import (
     REJECT,
     SAMPLE,
     VERIFICATION,
-    aware,
     aware_or_none,
-    naive,
 )
 from dbops.keys import Key
+from dbops.store import aware, kept_text, naive
 
 T = TypeVar("T")
 Verdict = Literal["clean", "differences", "unfinished"]
@@ -137,7 +136,7 @@ class Journal:
         try:
             self._transaction(keep)
         except sa.exc.IntegrityError as error:
-            if not tables.is_duplicate(error):
+            if not store.is_duplicate(error):
                 raise
             self._refuse_second(plan, error)
 
@@ -352,7 +351,7 @@ class Journal:
             again: what it has reached is forgotten, and its rows are counted anew
         """
         mine = (*_of(chunk, with_checkpoints=False), CHUNK.c.owner == owner, CHUNK.c.leased_until.is_not(None))
-        values: dict[str, Any] = {"owner": None, "leased_until": None, "error": tables.kept_text(error)}
+        values: dict[str, Any] = {"owner": None, "leased_until": None, "error": kept_text(error)}
         if again:
             values |= {**_ANEW, "checkpoints": CHUNK.c.checkpoints + 1}
         self._change(sa.update(CHUNK).where(*mine).values(**values))
@@ -525,7 +524,7 @@ class Journal:
             rows = [
                 {
                     "plan_id": plan_id, "chunk_no": chunk_number, "key_hash": tables.key_hash(text := keys.dump(each.key) or ""),
-                    "row_key": text, "reason": tables.kept_text(each.reason), "noted_at": now,
+                    "row_key": text, "reason": kept_text(each.reason), "noted_at": now,
                 }
                 for each in rejected
             ]  # fmt: skip
@@ -564,7 +563,7 @@ class Journal:
 
     def pause(self, spec: str, reason: str, who: str) -> None:
         """Hold a spec, or :data:`ALL_SPECS`: every worker ends with a checkpoint at its next page. A second pause replaces the first."""
-        row = {"spec": spec, "reason": tables.kept_text(reason), "paused_by": who[:300]}
+        row = {"spec": spec, "reason": kept_text(reason), "paused_by": who[:300]}
         self._transaction(
             lambda connection: tables.upsert(
                 connection, PAUSE, ("spec",), [{**row, "paused_at": self._now(connection)}]
@@ -803,7 +802,7 @@ class Journal:
         try:
             self._change(sa.insert(table).values(**values))
         except sa.exc.IntegrityError as error:
-            if tables.is_duplicate(error):
+            if store.is_duplicate(error):
                 return False
             raise
         return True

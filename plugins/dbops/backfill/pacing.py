@@ -27,9 +27,10 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from dbops.backfill.tables import BUCKET, is_duplicate, naive, repeat
+from dbops.backfill.tables import BUCKET, repeat
 from dbops.backfill.target import Pressure
 from dbops.guardrails import Refused
+from dbops.store import is_duplicate, naive
 
 GRANT_S = 0.5
 """Seconds of the whole rate that the grants of all tasks together are worth."""

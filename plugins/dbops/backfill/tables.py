@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar, get_args
 
 import sqlalchemy as sa
 import tenacity
 
 from dbops import keys
-from dbops.alerting import mask
 from dbops.backfill.records import CLOSED, Chunk, Class, Compared, Difference, Event, Plan, PlannedChunk, Tally
 from dbops.keyvalue.items import Digest
+from dbops.store import aware, kept_text, naive
 
 T = TypeVar("T")
-MAX_TEXT = 8_000
-"""Characters of a reason that are kept."""
 PATIENCE_S = 45.0
 """So long a store that cannot be reached is tried again: a failover of Aurora takes about 30 s."""
 INSERT_ROWS = 1_000
@@ -253,32 +251,11 @@ def _may_repeat(error: BaseException) -> bool:
     return code in _CONFLICTS | _LOST or "database is locked" in str(error.orig)
 
 
-def is_duplicate(error: sa.exc.IntegrityError) -> bool:
-    """Whether a row of the same key is there already."""
-    return getattr(error.orig, "args", (None,))[0] == 1062 or "UNIQUE constraint" in str(error.orig)
-
-
 def key_hash(text: str) -> str:
     """Of a key that is too long for an index."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def naive(moment: datetime) -> datetime:
-    """UTC without zone, as DATETIME columns hold it; what has no zone is UTC."""
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-
-
-def aware(moment: datetime) -> datetime:
-    """With UTC as its zone."""
-    return moment.replace(tzinfo=UTC)
-
-
 def aware_or_none(moment: datetime | None) -> datetime | None:
     """The same, where there may be none."""
     return None if moment is None else aware(moment)
-
-
-def kept_text(text: str) -> str:
-    """A text as it is kept: masked, and cut where it is very long."""
-    masked = str(mask(text))
-    return masked if len(masked) <= MAX_TEXT else f"{masked[:MAX_TEXT]}..."

@@ -23,11 +23,10 @@ from dbops import store
 from dbops.alerting import mask
 from dbops.dms.mappings import Table
 from dbops.dms.states import TableStatistics, Task
+from dbops.store import aware, is_duplicate, kept_text, naive
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "dbops_dms_version"
-MAX_TEXT = 8_000
-"""Characters of a reason that are kept."""
 MAX_RESTARTS = 200
 """So many restarts are looked back at; more than a spec can allow."""
 QUIET = timedelta(hours=1)
@@ -162,7 +161,7 @@ def failure_id(table: TableStatistics, task: Task | None = None) -> str:
         task: its start stands in for that of the load, where the table has none (one that does not exist)
     """
     began = table.load_started_at or (task.started_at if task else None)
-    return f"{table.raw_state or table.state} since {_naive(began).isoformat() if began else 'ever'}"
+    return f"{table.raw_state or table.state} since {naive(began).isoformat() if began else 'ever'}"
 
 
 class Ledger:
@@ -191,24 +190,24 @@ class Ledger:
             Claimed: another run works on it
             ValueError: `until` is not after `now`
         """
-        if _naive(until) <= _naive(now):
+        if naive(until) <= naive(now):
             raise ValueError(f"until {until} is not after now ({now}); a claim has to last")
-        values = {"run": run, "claimed_at": _naive(now), "claimed_until": _naive(until)}
-        free = (_claim.c.run == run) | (_claim.c.claimed_until <= _naive(now))
+        values = {"run": run, "claimed_at": naive(now), "claimed_until": naive(until)}
+        free = (_claim.c.run == run) | (_claim.c.claimed_until <= naive(now))
         for _ in range(3):  # whoever holds it may give it back between two looks
             if self._change(sa.update(_claim).where(_claim.c.spec == spec, free).values(**values)):
                 return
             if self._enter(_claim, {"spec": spec, **values}):
                 return
             held = self._first(sa.select(_claim.c.run, _claim.c.claimed_until).where(_claim.c.spec == spec))
-            if held is not None and held.run != run and held.claimed_until > _naive(now):
-                raise Claimed(spec, held.run, _aware(held.claimed_until))
+            if held is not None and held.run != run and held.claimed_until > naive(now):
+                raise Claimed(spec, held.run, aware(held.claimed_until))
         raise LedgerError(f"spec {spec} changes hands again and again; try later")
 
     def claim_many(self, specs: Sequence[str], run: str, until: datetime, now: datetime) -> dict[str, Claimed]:
         """Claim many specs for a run, with a few statements; returns why, for those that it does not get."""
-        values = {"run": run, "claimed_at": _naive(now), "claimed_until": _naive(until)}
-        free = (_claim.c.run == run) | (_claim.c.claimed_until <= _naive(now))
+        values = {"run": run, "claimed_at": naive(now), "claimed_until": naive(until)}
+        free = (_claim.c.run == run) | (_claim.c.claimed_until <= naive(now))
         self._change(sa.update(_claim).where(_claim.c.spec.in_(specs), free).values(**values))
         known = {str(row.spec) for row in self._all(sa.select(_claim.c.spec).where(_claim.c.spec.in_(specs)))}
         self._enter_all((_claim, [{"spec": spec, **values} for spec in specs if spec not in known]))
@@ -259,7 +258,7 @@ class Ledger:
         said, about = kept_text(reason), str(mask(subject))[:255]
         key = hashlib.sha256("\0".join((run, spec, kind, about, said)).encode()).hexdigest()
         return {
-            "event_key": key, "spec": spec, "noted_at": _naive(self.clock()), "run": run, "kind": kind, "subject": about,
+            "event_key": key, "spec": spec, "noted_at": naive(self.clock()), "run": run, "kind": kind, "subject": about,
             "reason": said, "document": _plain(document),
         }  # fmt: skip
 
@@ -269,9 +268,9 @@ class Ledger:
         if kind:
             query = query.where(_event.c.kind == kind)
         if since is not None:
-            query = query.where(_event.c.noted_at > _naive(since))
+            query = query.where(_event.c.noted_at > naive(since))
         return tuple(
-            Event(int(r.event_id), _aware(r.noted_at), r.run, r.kind, r.subject, r.reason, r.document)
+            Event(int(r.event_id), aware(r.noted_at), r.run, r.kind, r.subject, r.reason, r.document)
             for r in self._all(query)
         )
 
@@ -287,7 +286,7 @@ class Ledger:
         Raises:
             LedgerError: a step of another plan was noted
         """
-        values = {"made_at": _naive(self.clock()), "document": _json(document)}
+        values = {"made_at": naive(self.clock()), "document": _json(document)}
         if self._enter(_plan, {"run": run, "spec": spec, **values}):
             return
         if self.plan(run, spec) == values["document"]:
@@ -309,7 +308,7 @@ class Ledger:
         Raises:
             LedgerError: a step of another plan was noted
         """
-        made = _naive(self.clock())
+        made = naive(self.clock())
         kept = [
             {"run": run, "spec": spec, "made_at": made, "document": _json(document)}
             for spec, (document, _) in plans.items()
@@ -347,7 +346,7 @@ class Ledger:
             state: noted, then called, then done; only :meth:`uncalled` goes back
             document: what is known; with ``called`` and ``done`` it is put over what is kept
         """
-        now = _naive(self.clock())
+        now = naive(self.clock())
         key = {"run": run, "spec": spec, "number": number}
         done = {"done_at": now} if state == "done" else {}
         if self._enter(_step, {**key, "state": state, "noted_at": now, "document": _json(document), **done}):
@@ -378,8 +377,8 @@ class Ledger:
             found.setdefault(str(row.spec), {})[int(row.number)] = {
                 "state": row.state,
                 "document": row.document,
-                "noted_at": _aware(row.noted_at),
-                "done_at": _aware(row.done_at) if row.done_at else None,
+                "noted_at": aware(row.noted_at),
+                "done_at": aware(row.done_at) if row.done_at else None,
             }
         return found
 
@@ -398,7 +397,7 @@ class Ledger:
             tasks: name of a spec -> its task; one that never ran is left out
             at: when they were seen
         """
-        hour = _naive(at).replace(minute=0, second=0, microsecond=0)
+        hour = naive(at).replace(minute=0, second=0, microsecond=0)
         seen = sa.select(_checkpoint.c.spec).where(_checkpoint.c.spec.in_(list(tasks)), _checkpoint.c.saved_at == hour)
         there = {row.spec for row in self._all(seen)}
         rows = [
@@ -411,7 +410,7 @@ class Ledger:
         try:
             self._change(sa.insert(_checkpoint), rows)
         except sa.exc.IntegrityError as error:  # another run entered some of them meanwhile
-            if not _is_duplicate(error):
+            if not is_duplicate(error):
                 raise
             for row in rows:
                 self._enter(_checkpoint, row)
@@ -420,7 +419,7 @@ class Ledger:
     def _place(spec: str, task: Task, statistics: Iterable[TableStatistics] | None, at: datetime) -> dict[str, Any]:
         counted = None if statistics is None else {str(one.table): _statistics(one) for one in statistics}
         return {
-            "spec": spec, "saved_at": _naive(at), "task": task.identifier, "source_arn": task.source_arn,
+            "spec": spec, "saved_at": naive(at), "task": task.identifier, "source_arn": task.source_arn,
             "status": task.raw_status or task.status,
             "stop_reason": task.raw_stop_reason or task.stop_reason, "checkpoint": task.checkpoint, "statistics": counted,
         }  # fmt: skip
@@ -452,8 +451,8 @@ class Ledger:
             at: when
             restart_id: what makes it one restart, for example run and number of the step; by default its time
         """
-        key = _key(restart_id or _naive(at).isoformat())
-        self._enter(_restart, {"spec": spec, "restart_id": key, "restarted_at": _naive(at), "checkpoint": checkpoint})
+        key = _key(restart_id or naive(at).isoformat())
+        self._enter(_restart, {"spec": spec, "restart_id": key, "restarted_at": naive(at), "checkpoint": checkpoint})
 
     def restarts(self, spec: str, checkpoint: str) -> int:
         """How many restarts in a row began at this checkpoint: restarts without progress, when it is the task's own."""
@@ -480,9 +479,9 @@ class Ledger:
         Returns:
             Its failures in a row.
         """
-        key = _key(failure_id or _naive(at).isoformat())
+        key = _key(failure_id or naive(at).isoformat())
         values = {
-            "spec": spec, "table_schema": table.schema, "table_name": table.name, "failure_id": key, "failed_at": _naive(at),
+            "spec": spec, "table_schema": table.schema, "table_name": table.name, "failure_id": key, "failed_at": naive(at),
             "reason": kept_text(reason),
         }  # fmt: skip
         self._enter(_failure, values)
@@ -497,11 +496,11 @@ class Ledger:
         """
         mine = sa.and_(_counting(spec), _of_table(table))
         if at is not None:
-            since = _naive(at) - QUIET
+            since = naive(at) - QUIET
             newest = self._one(sa.select(sa.func.max(_failure.c.failed_at)).where(mine))
             if newest is None or newest > since:
                 return
-        self._change(sa.update(_failure).where(mine).values(cleared_at=_naive(at or self.clock()), cleared_by="loaded"))
+        self._change(sa.update(_failure).where(mine).values(cleared_at=naive(at or self.clock()), cleared_by="loaded"))
 
     def failing(self, spec: str) -> tuple[TableFailure, ...]:
         """Tables with failures in a row, most of them first."""
@@ -522,7 +521,7 @@ class Ledger:
 
     def release(self, spec: str, table: Table, by: str) -> None:
         """Take a table out of quarantine; the failures that are known count no more, and the event log says who did it."""
-        values = {"cleared_at": _naive(self.clock()), "cleared_by": by[:300]}
+        values = {"cleared_at": naive(self.clock()), "cleared_by": by[:300]}
         gone = self._change(sa.update(_failure).where(_counting(spec), _of_table(table)).values(**values))
         if gone:
             reason = f"{by} released it at {values['cleared_at']:%Y-%m-%d %H:%M:%S} UTC, after {gone} failures in a row"
@@ -534,7 +533,7 @@ class Ledger:
         """Keep what a comparison of rows found; of the same moment what was kept first."""
         for one in comparisons:
             values = {
-                "spec": spec, "table_schema": one.table.schema, "table_name": one.table.name, "compared_at": _naive(at),
+                "spec": spec, "table_schema": one.table.schema, "table_name": one.table.name, "compared_at": naive(at),
                 "status": one.status, **{name: getattr(one, name) for name in _COUNTS}, "sample": _plain(list(one.sample)),
                 "reason": kept_text(said(one)),
             }  # fmt: skip
@@ -560,7 +559,7 @@ class Ledger:
         query = sa.select(*of, _comparison.c.compared_at).join_from(_comparison, newest, same)
         found: dict[str, dict[Table, datetime]] = {}
         for row in self._all(query.where(_comparison.c.status == "differ")):
-            at = _aware(row.compared_at)
+            at = aware(row.compared_at)
             found.setdefault(str(row.spec), {})[Table(row.table_schema, row.table_name)] = at
         return found
 
@@ -571,7 +570,7 @@ class Ledger:
             .where(_comparison.c.spec == spec, _comparison.c.status != "unsettled")
             .group_by(*_TABLE)
         )
-        return {Table(row.table_schema, row.table_name): _aware(row.at) for row in self._all(query)}
+        return {Table(row.table_schema, row.table_name): aware(row.at) for row in self._all(query)}
 
     def comparisons(self, spec: str, since: datetime) -> tuple[KeptComparison, ...]:
         """Comparisons since a moment, the newest of each table, sorted by table."""
@@ -579,7 +578,7 @@ class Ledger:
 
     def comparisons_of(self, specs: Sequence[str], since: datetime) -> dict[str, tuple[KeptComparison, ...]]:
         """Comparisons since a moment by spec; specs without one are missing."""
-        query = sa.select(_comparison).where(_comparison.c.spec.in_(specs), _comparison.c.compared_at >= _naive(since))
+        query = sa.select(_comparison).where(_comparison.c.spec.in_(specs), _comparison.c.compared_at >= naive(since))
         newest: dict[str, dict[Table, KeptComparison]] = {}
         for row in self._all(query.order_by(_comparison.c.compared_at)):
             table = Table(row.table_schema, row.table_name)
@@ -607,7 +606,7 @@ class Ledger:
             self,
             failing=self.failing_of(specs),
             differ_since=self.differing_of(specs),
-            last_compared={str(row.spec): _aware(row.at) for row in self._all(compared.group_by(_comparison.c.spec))},
+            last_compared={str(row.spec): aware(row.at) for row in self._all(compared.group_by(_comparison.c.spec))},
             restarted_at={
                 str(row.spec): str(row.checkpoint) for row in self._all(last.order_by(_restart.c.restart_id))
             },
@@ -619,9 +618,9 @@ class Ledger:
         last = self.events(TIDY, 1)
         if last and last[0].at > now - timedelta(days=1):
             return 0
-        self.note(TIDY, f"tidy/{_naive(now):%Y-%m-%d %H}", "tidy", "old plans, steps and events are deleted")
+        self.note(TIDY, f"tidy/{naive(now):%Y-%m-%d %H}", "tidy", "old plans, steps and events are deleted")
         old = ((_step, _step.c.noted_at), (_plan, _plan.c.made_at))
-        gone = sum(self._change(sa.delete(table).where(at < _naive(now - PLANS_KEPT))) for table, at in old)
+        gone = sum(self._change(sa.delete(table).where(at < naive(now - PLANS_KEPT))) for table, at in old)
         return gone + self.prune(now - EVENTS_KEPT)
 
     def held(self, specs: Sequence[str]) -> dict[str, str]:
@@ -651,9 +650,9 @@ class Ledger:
             (_plan, _plan.c.made_at),
             (_failure, _failure.c.cleared_at),
         )
-        gone = sum(self._change(sa.delete(table).where(column < _naive(before))) for table, column in old)
+        gone = sum(self._change(sa.delete(table).where(column < naive(before))) for table, column in old)
         # What a person has taken into his hands stays there, however long ago.
-        events = sa.delete(_event).where(_event.c.noted_at < _naive(before), _event.c.kind.not_in((HELD, FREED)))
+        events = sa.delete(_event).where(_event.c.noted_at < naive(before), _event.c.kind.not_in((HELD, FREED)))
         gone += self._change(events)
         newest = sa.select(_checkpoint.c.spec, sa.func.max(_checkpoint.c.saved_at).label("at")).group_by(
             _checkpoint.c.spec
@@ -661,7 +660,7 @@ class Ledger:
         kept = {row.spec: row.at for row in self._all(newest)}
         kept |= {row.spec: row.at for row in self._all(newest.where(_checkpoint.c.checkpoint != ""))}
         for spec, at in kept.items():
-            limit = min(at, _naive(before))
+            limit = min(at, naive(before))
             gone += self._change(
                 sa.delete(_checkpoint).where(_checkpoint.c.spec == spec, _checkpoint.c.saved_at < limit)
             )
@@ -674,7 +673,7 @@ class Ledger:
         try:
             self._change(sa.insert(table).values(**values))
         except sa.exc.IntegrityError as error:
-            if _is_duplicate(error):
+            if is_duplicate(error):
                 return False
             raise
         return True
@@ -688,7 +687,7 @@ class Ledger:
                         if values:
                             connection.execute(sa.insert(table), values)
         except sa.exc.IntegrityError as error:
-            if _is_duplicate(error):
+            if is_duplicate(error):
                 return False
             raise
         return True
@@ -758,13 +757,13 @@ def differing(
     """Tables that were found to differ since their load began."""
     began = loaded_at or {}
     return tuple(
-        sorted(table for table, at in differ_since.items() if table not in began or _naive(at) >= _naive(began[table]))
+        sorted(table for table, at in differ_since.items() if table not in began or naive(at) >= naive(began[table]))
     )
 
 
 def _in_a_row(tables: Mapping[Table, list[Any]]) -> tuple[TableFailure, ...]:
     found = [
-        TableFailure(table, len(rows), _aware(rows[-1].failed_at), rows[-1].reason) for table, rows in tables.items()
+        TableFailure(table, len(rows), aware(rows[-1].failed_at), rows[-1].reason) for table, rows in tables.items()
     ]
     return tuple(sorted(found, key=lambda one: (-one.failures, one.table)))
 
@@ -797,25 +796,6 @@ def _is_conflict(error: BaseException) -> bool:
     if not isinstance(error, sa.exc.OperationalError):
         return False
     return getattr(error.orig, "args", (None,))[0] in (1205, 1213) or "database is locked" in str(error.orig)
-
-
-def _is_duplicate(error: sa.exc.IntegrityError) -> bool:
-    return getattr(error.orig, "args", (None,))[0] == 1062 or "UNIQUE constraint" in str(error.orig)
-
-
-def _naive(moment: datetime) -> datetime:
-    """UTC without zone, as DATETIME columns hold it; what has no zone is UTC."""
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC)
-
-
-def kept_text(value: str) -> str:
-    """A reason as it is kept: masked, and cut where it is very long."""
-    masked = str(mask(value))
-    return masked if len(masked) <= MAX_TEXT else f"{masked[:MAX_TEXT]}..."
 
 
 def _key(value: str) -> str:

@@ -201,7 +201,7 @@ class _ItemOperator(_DmsOperator):
         self, context: Context, services: Services, spec: DmsSpec, text: str, happened: str, safe_next: str
     ) -> None:
         """Fail with an alert; in a scheduled run only once in a while for the same thing."""
-        from dbops.dms.ledger import kept_text
+        from dbops.store import kept_text
 
         run = operators.run_label(context)
         if self.watch:
