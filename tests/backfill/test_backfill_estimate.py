@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbops.backfill import estimate
-from dbops.backfill.estimate import PriceError
 from dbops.backfill.target import Index, TargetFacts
 from dbops.guardrails import Window
+from dbops.prices import PriceError
 from tests.backfill.preflight_kit import made, sample
 from tests.backfill.source_kit import declared
 

@@ -9,6 +9,7 @@ from conftest import ACCOUNT
 
 from dbops.blue_green import cost, estimate
 from dbops.blue_green.resources import Kind, Resource
+from dbops.prices import PriceError
 from tests.blue_green import rds_kit
 
 TODAY = date(2026, 2, 1)
@@ -79,9 +80,9 @@ def test_what_is_left_costs_by_the_hour(resources: list[Resource], expected: flo
 
 
 def test_what_has_no_price_is_said() -> None:
-    with pytest.raises(cost.PriceError, match="region 'mars-1'"):
+    with pytest.raises(PriceError, match="region 'mars-1'"):
         estimate.left_per_hour([left("cluster")], "mars-1", PRICES)
-    with pytest.raises(cost.PriceError, match=r"'db\.x9'"):
+    with pytest.raises(PriceError, match=r"'db\.x9'"):
         estimate.left_per_hour(
             [Resource("instance", "a", "i", "a", "s", {}, instance_class="db.x9")], "us-east-1", PRICES
         )

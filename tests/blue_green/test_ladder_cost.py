@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dbops.blue_green import cost, ladder
 from dbops.blue_green.ladder import Attempt, Evidence
+from dbops.prices import PriceError
 
 USAGE = cost.Usage("us-east-1", "db.r5.large", 2, blue_hours=4, green_hours=3, storage_gb=73, io_millions=10)
 
@@ -75,12 +76,12 @@ def test_what_has_no_price_is_refused(tmp_path: Path) -> None:
         (replace(USAGE, region="mars-1"), "region 'mars-1'"),
         (replace(USAGE, instance_class="db.x"), "'db.x'"),
     ):
-        with pytest.raises(cost.PriceError, match=word):
+        with pytest.raises(PriceError, match=word):
             cost.price(wrong, cost.load(), date(2026, 2, 1))
     with pytest.raises(ValueError, match="negative"):
         cost.price(replace(USAGE, blue_hours=-1), cost.load(), date(2026, 2, 1))
     (tmp_path / "p.yaml").write_text("as_of: never\n")
-    with pytest.raises(cost.PriceError, match="as_of"):
+    with pytest.raises(PriceError, match="as_of"):
         cost.load(tmp_path / "p.yaml")
-    with pytest.raises(cost.PriceError, match="put the price file there"):
+    with pytest.raises(PriceError, match="put the price file there"):
         cost.load(tmp_path / "none.yaml")

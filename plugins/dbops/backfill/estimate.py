@@ -11,9 +11,9 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from dbops import include_dir
+from dbops import prices as prices_of
 from dbops.backfill.source import Source, SourceRow
 from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.target import TargetFacts
@@ -21,8 +21,9 @@ from dbops.guardrails import Window
 from dbops.keys import Key
 from dbops.keyvalue.items import WRITE_UNIT_BYTES, item_size
 from dbops.keyvalue.rules import Names, Version, document
+from dbops.prices import PriceError, PriceFile, Strict
 
-STALE_DAYS = 180
+FILE = "dynamodb"
 POINTS, ROWS_A_POINT = 50, 40
 READ_UNIT_BYTES = 4096
 GB = 10**9
@@ -30,15 +31,7 @@ _STAMP_BYTES = len("-20260101-00000000")
 _WHOLE = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 
 
-class PriceError(ValueError):
-    """A price is missing or the file is wrong; the text names file, field and fix."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RegionPrices(_Strict):
+class RegionPrices(Strict):
     """Prices of one region."""
 
     write_million: float = Field(ge=0)
@@ -49,13 +42,7 @@ class RegionPrices(_Strict):
     bulk_gb: float | None = Field(ge=0)
 
 
-class Prices(_Strict):
-    """The price file. ``verified`` is set by whoever compared it with AWS's list on ``as_of``."""
-
-    as_of: date
-    verified: bool
-    currency: str
-    regions: dict[str, RegionPrices]
+Prices = PriceFile[RegionPrices]
 
 
 @dataclass(frozen=True)
@@ -128,15 +115,7 @@ class Estimate:
 
 def load(path: Path | None = None) -> Prices:
     """Read ``include/prices/dynamodb.yaml``, or another file. Raises PriceError."""
-    import yaml
-
-    file = path or include_dir() / "prices" / "dynamodb.yaml"
-    try:
-        return Prices.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise PriceError(f"{file}: {error.strerror}; put the price file there") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise PriceError(f"{file}: {error}; correct the price file") from error
+    return prices_of.load(FILE, Prices, path)
 
 
 def spread(conn: Any, source: Source, points: int = POINTS) -> list[Key | None]:
@@ -263,11 +242,7 @@ def _priced(
     today: date | None,
 ) -> Estimate:
     where = (spec.target.region if spec.target.kind == "dynamodb" else None) or region
-    of_region = prices.regions.get(where)
-    if of_region is None:
-        raise PriceError(
-            f"no prices of region {where!r} (known: {', '.join(prices.regions)}); add it to include/prices/dynamodb.yaml"
-        )
+    of_region = prices_of.of_region(FILE, prices, where)
     items = (*_writes(made, spec, facts, of_region), *_reads(made, spec, sample, facts, of_region))
     return Estimate(
         **{
@@ -311,9 +286,7 @@ def _reads(
 
 
 def _doubts(prices: Prices, today: date | None, facts: TargetFacts) -> list[str]:
-    found = [] if prices.verified else ["nobody has compared the price file with AWS's list"]
-    if today is not None and (age := (today - prices.as_of).days) > STALE_DAYS:
-        found.append(f"prices are {age} days old (as of {prices.as_of})")
+    found = prices_of.doubts(prices, today)
     if facts.billing == "PROVISIONED":
         found.append("the table's capacity is provisioned: the cost is the share of it that the copy uses")
     if facts.indexes:

@@ -6,30 +6,23 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from dbops import include_dir
+from dbops import prices as prices_of
+from dbops.prices import PriceError, PriceFile, Strict
 
 HOURS_PER_MONTH = 730
-STALE_DAYS = 180
+FILE = "rds"
 
 
-class PriceError(ValueError):
-    """A price is missing or the file is wrong; the text names file, field and fix."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassPrice(_Strict):
+class ClassPrice(Strict):
     """On-demand price of an instance class an hour, and its vCPUs (Extended Support is billed by them)."""
 
     hour: float = Field(gt=0)
     vcpu: int = Field(gt=0)
 
 
-class RegionPrices(_Strict):
+class RegionPrices(Strict):
     """Prices of one region."""
 
     storage_gb_month: float = Field(ge=0)
@@ -39,13 +32,7 @@ class RegionPrices(_Strict):
     classes: dict[str, ClassPrice]
 
 
-class Prices(_Strict):
-    """The price file. ``verified`` is set by whoever compared it with AWS's list on ``as_of``."""
-
-    as_of: date
-    verified: bool
-    currency: str
-    regions: dict[str, RegionPrices]
+Prices = PriceFile[RegionPrices]
 
 
 @dataclass(frozen=True)
@@ -76,15 +63,7 @@ class Cost:
 
 def load(path: Path | None = None) -> Prices:
     """Read ``include/prices/rds.yaml``, or another file. Raises PriceError."""
-    import yaml
-
-    file = path or include_dir() / "prices" / "rds.yaml"
-    try:
-        return Prices.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise PriceError(f"{file}: {error.strerror}; put the price file there") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise PriceError(f"{file}: {error}; correct the price file") from error
+    return prices_of.load(FILE, Prices, path)
 
 
 def price(usage: Usage, prices: Prices, today: date) -> Cost:
@@ -96,11 +75,7 @@ def price(usage: Usage, prices: Prices, today: date) -> Cost:
     """
     if usage.members < 1 or min(usage.blue_hours, usage.green_hours, usage.storage_gb, usage.io_millions) < 0:
         raise ValueError(f"{usage}: expected at least one member and no negative quantity")
-    region = prices.regions.get(usage.region)
-    if region is None:
-        raise PriceError(
-            f"no prices of region {usage.region!r} (known: {', '.join(prices.regions)}); add it to include/prices/rds.yaml"
-        )
+    region = prices_of.of_region(FILE, prices, usage.region)
     of_class = region.classes.get(usage.instance_class)
     if of_class is None:
         known = ", ".join(region.classes)
@@ -119,7 +94,5 @@ def price(usage: Usage, prices: Prices, today: date) -> Cost:
         ("backup", hours * backup),
     )
     per_hour = 2 * (of_class.hour * usage.members + storage + backup) + support
-    age = (today - prices.as_of).days
-    warnings = [] if prices.verified else ["nobody has compared the price file with AWS's list"]
-    warnings += [f"prices are {age} days old (as of {prices.as_of})"] if age > STALE_DAYS else []
+    warnings = prices_of.doubts(prices, today)
     return Cost(items, sum(amount for _, amount in items), per_hour, prices.currency, tuple(warnings))

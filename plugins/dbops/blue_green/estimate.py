@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 
+from dbops import prices as prices_of
 from dbops.blue_green import cost
-from dbops.blue_green.cost import HOURS_PER_MONTH, Cost, PriceError, Prices, Usage
+from dbops.blue_green.cost import HOURS_PER_MONTH, Cost, Prices, Usage
 from dbops.blue_green.resources import Resource
 from dbops.blue_green.spec import RehearsalSpec, Synthetic
+from dbops.prices import PriceError
 
 MIN_STORAGE_GB = 10
 """Least storage of an Aurora cluster that is billed; an instance of RDS for MySQL has at least 20 allocated."""
@@ -77,11 +79,7 @@ def left_per_hour(resources: Iterable[Resource], region: str, prices: Prices) ->
         PriceError: the price file lacks the region or a class
     """
     found = list(resources)
-    of_region = prices.regions.get(region)
-    if of_region is None:
-        raise PriceError(
-            f"no prices of region {region!r} (known: {', '.join(prices.regions)}); add it to include/prices/rds.yaml"
-        )
+    of_region = prices_of.of_region(cost.FILE, prices, region)
     total = 0.0
     for resource in found:
         gigabytes = resource.storage_gb

@@ -47,10 +47,10 @@ class _RehearsalOperator(operators.RoomOperator["RehearsalSpec"]):
     def refusals(self) -> tuple[type[Exception], ...]:
         """Errors that repeating the task cannot cure."""
         from dbops.blue_green.blue import BlueError
-        from dbops.blue_green.cost import PriceError
         from dbops.blue_green.journal import JournalError
         from dbops.blue_green.rails import RailError
         from dbops.blue_green.steps import StepError
+        from dbops.prices import PriceError
 
         return (StepError, RailError, JournalError, BlueError, PriceError)
 
