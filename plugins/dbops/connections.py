@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -49,6 +51,17 @@ class ConnectionUndefined(LookupError):
 
 class ConnectionInvalid(ValueError):
     """An Airflow connection exists but lacks a field or has a value that dbops cannot use."""
+
+
+@contextmanager
+def closing(resource: Any) -> Iterator[Any]:
+    """contextlib.closing for connections that may be lost: the step's own error matters more than that of closing."""
+    try:
+        yield resource
+    finally:
+        with suppress(Exception):
+            if resource is not None:
+                resource.close()
 
 
 def mysql(

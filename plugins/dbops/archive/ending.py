@@ -16,7 +16,8 @@ from dbops.archive import export as exporting
 from dbops.archive import lake, ledger, manifest, proof, verify
 from dbops.archive.ledger import Chunk, Ledger, Plan
 from dbops.archive.proof import CHUNKS_PER_QUERY, Standing
-from dbops.archive.services import Moved, Services, StepError, closing, committing, note
+from dbops.archive.services import Moved, Services, StepError, committing, note
+from dbops.connections import closing
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table as IcebergTable

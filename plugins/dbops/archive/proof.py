@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from dbops.archive import lake, verify
 from dbops.archive.checksum import Checksum, total
 from dbops.archive.ledger import Ledger, Plan
-from dbops.archive.services import Services, StepError, closing
+from dbops.archive.services import Services, StepError
+from dbops.connections import closing
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table as IcebergTable

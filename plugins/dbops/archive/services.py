@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,17 +72,6 @@ def assert_own(conn: Connection, plan: Plan) -> None:
             f"plan {plan.plan_id} was made on server {plan.server_uuid}, this is {here}: a clone, or the writer after a failover."
             f" Nothing was changed. Only if the other server is gone for good: run once with adopt_server: {here}"
         )
-
-
-@contextmanager
-def closing(resource: Any) -> Iterator[Any]:
-    """contextlib.closing for connections that may be lost: the step's own error matters more than that of closing."""
-    try:
-        yield resource
-    finally:
-        with suppress(Exception):
-            if resource is not None:
-                resource.close()
 
 
 @contextmanager

@@ -26,9 +26,10 @@ from dbops.archive.ledger import Event, Ledger, LedgerError, Plan
 from dbops.archive.preflight import Refusal
 from dbops.archive.proof import CHUNKS_PER_QUERY
 from dbops.archive.purge import Outcome, Purger
-from dbops.archive.services import Moved, Services, StepError, assert_own, closing, committing, note
+from dbops.archive.services import Moved, Services, StepError, assert_own, committing, note
 from dbops.archive.spec import ArchiveSpec
 from dbops.archive.throttle import Brake
+from dbops.connections import closing
 
 if TYPE_CHECKING:
     from MySQLdb.connections import Connection

@@ -254,8 +254,8 @@ class _Worker:
             return
         self.journal.reject(self.plan_id, chunk.number, rejected)
         declared = self.source.spec.rejects
-        if declared.policy == "stop" or self.journal.reject_count(self.plan_id) > declared.max_rows:
-            count = self.journal.reject_count(self.plan_id)
+        count = self.journal.reject_count(self.plan_id)
+        if count > declared.allowed:
             raise _Ended("rejects", f"{count} rows cannot be items, {declared.max_rows} may: see the journal's rejects")
 
 

@@ -132,9 +132,6 @@ def build_services(spec: BackfillSpec, *, run: str) -> Services:
         source.close()
         return None
 
-    def target(view: Any, *, threads: int, pause: Any = None) -> Any:
-        return open_target(spec, view, threads=threads, pause=pause)
-
     account = spec.target.connection if spec.target.kind == "dynamodb" else connections.AWS
     region = spec.target.region if spec.target.kind == "dynamodb" else None
     return Services(
@@ -142,7 +139,7 @@ def build_services(spec: BackfillSpec, *, run: str) -> Services:
         reader=partial(connections.mysql, spec.reader, read_timeout_s=READ_TIMEOUT_S),
         lag_source=lag_source,
         engine=connections.engine,
-        target=target,
+        target=partial(open_target, spec),
         aws=lambda service: connections.aws_client(service, account, region),
         region=region or str(connections.extra(account).get("region_name") or ""),
         allowed=tuple(connections.extra(spec.target.connection).get(ALLOW_EXTRA) or ()),
@@ -622,11 +619,10 @@ def _versions(spec: BackfillSpec) -> dict[str, str]:
     from importlib.metadata import version
 
     from dbops import mysql
-    from dbops.backfill.services import closing
 
     found = {name: version(name) for name in ("apache-airflow", "boto3", "redis")}
     try:
-        with closing(connections.mysql(spec.connection)) as source:
+        with connections.closing(connections.mysql(spec.connection)) as source:
             found["MySQL source"] = mysql.read_server(source).version
     except Exception as error:  # a report about a server that is down must still appear
         found["unreachable"] = f"{type(error).__name__}: {error}"[:200]

@@ -256,8 +256,7 @@ def check_sample(spec: BackfillSpec, sample: Sample) -> Iterator[Finding]:
     fix = (
         "declare a policy for the column in view.policies, leave it out, or correct the rows; or raise rejects.max_rows"
     )
-    limit = 0 if spec.rejects.policy == "stop" else spec.rejects.max_rows
-    made = refusal if count > limit else warning
+    made = refusal if count > spec.rejects.allowed else warning
     yield made("rejects", f"{count} of {sample.rows} sampled rows cannot be items ({reasons})", fix)
 
 

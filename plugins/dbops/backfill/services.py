@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbops.backfill.journal import Journal
 from dbops.backfill.target import Target
+from dbops.connections import closing
 from dbops.keyvalue.views import View
 
 if TYPE_CHECKING:
@@ -67,17 +68,6 @@ class Services:
     def journal(self) -> Journal:
         """The journal, migrated."""
         return Journal.open(self.pool)
-
-
-@contextmanager
-def closing(resource: Any) -> Iterator[Any]:
-    """contextlib.closing for connections that may be lost: the step's own error matters more than that of closing."""
-    try:
-        yield resource
-    finally:
-        with suppress(Exception):
-            if resource is not None:
-                resource.close()
 
 
 @contextmanager

@@ -128,7 +128,7 @@ class RedisTarget(_Part):
     """Keys of MemoryDB, ElastiCache or Redis."""
 
     kind: Literal["redis"] = Field(description="Redis protocol")
-    connection: str = Field(default="memorydb_default", description="Airflow connection")
+    connection: str = Field(default=connections.REDIS, description="Airflow connection")
     prefix: str = Field(default="", max_length=200, description="before each key, such as ride:")
     layout: Literal["hash", "string"] = Field(
         default="hash", description="a hash with a field a column, or one JSON document"
@@ -227,6 +227,11 @@ class Rejects(_Part):
         default="dead_letter", description="note the row and go on, or stop at the first"
     )
     max_rows: int = Field(default=0, ge=0, description="more rejects than this fail the run")
+
+    @property
+    def allowed(self) -> int:
+        """So many rejects do not fail the run: none where it stops at the first."""
+        return 0 if self.policy == "stop" else self.max_rows
 
 
 class Verify(_Part):

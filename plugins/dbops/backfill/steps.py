@@ -34,11 +34,12 @@ from dbops.backfill.pacing import Bucket
 from dbops.backfill.preflight import Preflight
 from dbops.backfill.records import CLOSED, Compared, Direction, Event, Plan, PlanState, Tally, Verification
 from dbops.backfill.roll_back import Remover, RolledBack
-from dbops.backfill.services import Services, StepError, closing, opened
+from dbops.backfill.services import Services, StepError, opened
 from dbops.backfill.source import Source, open_source
 from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.summary import Standing
 from dbops.backfill.verify import TooManyDifferences, Verifier
+from dbops.connections import closing
 
 Numbers = tuple[int, int]
 """Positions, or numbers, [first, end)."""
@@ -182,7 +183,7 @@ def _continued(services: Services, spec: BackfillSpec, plan: Plan, server_uuid: 
         )
     journal = services.journal
     count = journal.reject_count(plan.plan_id)
-    if count > (0 if spec.rejects.policy == "stop" else spec.rejects.max_rows):
+    if count > spec.rejects.allowed:
         journal.reopen_rejected(plan.plan_id)  # they ended a run before, and rows or spec may be corrected by now
     return planned(spec, journal.plan(plan.plan_id))
 
@@ -533,8 +534,7 @@ def _too_many_rejects(services: Services, spec: BackfillSpec, plan: Plan, parts:
     """Whether more rows are in MySQL alone than the spec allows, by the copy or by what was compared."""
     # A row may be in several strata of a sample, so only the evenly drawn ones are counted.
     seen = sum(part.rejected for part in parts if part.direction == "forward" or part.name == sampling.STRATA[0])
-    allowed = spec.rejects.max_rows if spec.rejects.policy == "dead_letter" else 0
-    return max(seen, services.journal.reject_count(plan.plan_id)) > allowed
+    return max(seen, services.journal.reject_count(plan.plan_id)) > spec.rejects.allowed
 
 
 def _missing(spec: BackfillSpec, plan: Plan, proof: Verification, parts: Collection[Compared]) -> str:
@@ -676,10 +676,7 @@ def roll_back_span(
     """
     require_leave(services, spec, confirm)
     with verifying_with(services, spec, stop) as (source, verifier, conn):
-        remover = Remover(
-            source, verifier.target, conn, plan_id, _bucket(services, spec, stop), spec.limits.threads, verifier.hold,
-            wait=lambda seconds: _wait(stop, seconds),
-        )  # fmt: skip
+        remover = _remover(services, spec, plan_id, source, verifier, conn, stop)
         done = remover.chunks(services.journal, plan_id, owner, lease_s=ROLL_BACK_LEASE_S, span=span)
     if done != RolledBack():  # other tasks had all chunks
         services.journal.note(plan_id, Event("roll_back", _kept_by(done), count=done.removed, run=services.run))
@@ -701,15 +698,7 @@ def end_roll_back(
     swept = RolledBack()
     if counts["rolled_back"] == plan.chunks:
         with verifying_with(services, spec, stop) as (source, verifier, conn):
-            remover = Remover(
-                source,
-                verifier.target,
-                conn,
-                plan_id,
-                _bucket(services, spec, stop),
-                spec.limits.threads,
-                verifier.hold,
-            )
+            remover = _remover(services, spec, plan_id, source, verifier, conn, stop)
             for segment in range(spec.limits.tasks):
                 for found, _ in remover.sweep(segment, spec.limits.tasks):
                     swept += found
@@ -736,6 +725,15 @@ def written(services: Services, spec: BackfillSpec, plan_id: str | None) -> Stan
     return Standing(
         spec, plan, counts=journal.counts(plan.plan_id), tally=journal.tally(plan.plan_id), chunks=tuple(journal.chunks(plan.plan_id)),
         events=tuple(journal.events(plan.plan_id)),
+    )  # fmt: skip
+
+
+def _remover(
+    services: Services, spec: BackfillSpec, plan_id: str, source: Source, verifier: Verifier, conn: Any, stop: threading.Event
+) -> Remover:  # fmt: skip
+    return Remover(
+        source, verifier.target, conn, plan_id, _bucket(services, spec, stop), spec.limits.threads, verifier.hold,
+        wait=lambda seconds: _wait(stop, seconds),
     )  # fmt: skip
 
 
