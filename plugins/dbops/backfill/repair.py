@@ -17,8 +17,9 @@ from typing import Any
 
 from dbops.backfill import verify
 from dbops.backfill.records import Compared, Difference
+from dbops.backfill.source import Source, SourceRow
 from dbops.backfill.target import Pace, Target
-from dbops.backfill.verify import Source, SourceRow, Verifier, Wanted
+from dbops.backfill.verify import Verifier, Wanted
 from dbops.keyvalue import rules
 from dbops.keyvalue.items import Item, canonical
 from dbops.keyvalue.rules import Outcome, Write

@@ -9,14 +9,15 @@ a late one would find nothing that it loses against.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
+from dbops.backfill.journal import Journal
 from dbops.backfill.records import Chunk
+from dbops.backfill.source import Source, SourceRow
 from dbops.backfill.target import Pace, Target
-from dbops.backfill.verify import Source, SourceRow
 from dbops.keys import Key
 from dbops.keyvalue import rules
 from dbops.keyvalue.items import Item, canonical, write_units
@@ -24,27 +25,6 @@ from dbops.keyvalue.rules import Names, Version
 
 PAGE_ROWS = 500
 POLL_S = 5.0
-
-
-class Journal(Protocol):
-    """What is asked of :class:`journal.Journal`."""
-
-    def claim_roll_back(
-        self, plan_id: str, owner: str, lease_s: float, span: tuple[int, int] | None = None
-    ) -> Chunk | None:
-        """The next chunk that is not rolled back."""
-
-    def until_free(self, plan_id: str, states: Collection[str] = ("planned",)) -> float | None:
-        """Seconds until somebody's lease of such a chunk ends; None without such chunks."""
-
-    def beat(self, chunk: Chunk, owner: str, lease_s: float) -> None:
-        """Keep the lease."""
-
-    def rolled_back(self, chunk: Chunk, owner: str, removed: int, kept: int) -> Chunk:
-        """The chunk is done."""
-
-    def release(self, chunk: Chunk, owner: str, error: str = "") -> None:
-        """Give it back."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
-from dbops.backfill import verify
 from dbops.backfill.records import Compared
+from dbops.backfill.source import Source, SourceRow
 from dbops.backfill.verify import Span, Wanted
 from dbops.keys import Key
 from dbops.keyvalue.items import Attribute, Item, Reject, item_size
@@ -30,16 +30,6 @@ SHARE = 0.05
 POOL_SPANS, POOL_ROWS = 200, 500
 """The largest and so on are the largest of so many pages of so many rows."""
 STRATA = ("uniform", "gaps", "edges", "newest", "largest", "null_rich", "non_ascii", "extreme", "buried")
-
-
-class Source(verify.Source, Protocol):
-    """What is asked of :class:`source.Source`."""
-
-    def nth_key(self, conn: Any, low: Key | None, rows: int) -> Key | None:
-        """Key of the last of the next so many rows."""
-
-    def size(self, conn: Any, low: Key | None, high: Key) -> int:
-        """Rows of a range, by the index alone."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +220,7 @@ def _newest(source: Source, conn: Any, spans: Sequence[Span], share: int) -> lis
     return list(found)
 
 
-def _rows(source: Source, conn: Any, span: Span) -> Iterator[verify.SourceRow]:
+def _rows(source: Source, conn: Any, span: Span) -> Iterator[SourceRow]:
     low, is_end = span.low, False
     while not is_end:
         page = source.page(conn, low, span.high, POOL_ROWS, "")

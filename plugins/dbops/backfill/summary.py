@@ -11,13 +11,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from dbops import reports
 from dbops.alerting import MAX_FIELD, MAX_MESSAGE, mask
 from dbops.backfill import charts
 from dbops.backfill.charts import Sample
+from dbops.backfill.estimate import Estimate
+from dbops.backfill.findings import Finding
 from dbops.backfill.gate import Gate
+from dbops.backfill.preflight import TypeRow
 from dbops.backfill.records import (
     FAILING,
     Chunk,
@@ -67,70 +70,17 @@ REPAIR: Mapping[str, str] = {
 }
 
 
-class Checked(Protocol):
-    """What a preflight found (`findings.Finding`)."""
-
-    @property
-    def id(self) -> str: ...  # noqa: D102
-    @property
-    def text(self) -> str: ...  # noqa: D102
-    @property
-    def fix(self) -> str: ...  # noqa: D102
-    @property
-    def stops(self) -> bool: ...  # noqa: D102
-
-
-class Typed(Protocol):
-    """How a column becomes an attribute (`preflight.TypeRow`)."""
-
-    @property
-    def column(self) -> str: ...  # noqa: D102
-    @property
-    def mysql_type(self) -> str: ...  # noqa: D102
-    @property
-    def form(self) -> str: ...  # noqa: D102
-    @property
-    def how(self) -> str: ...  # noqa: D102
-
-
-class Estimated(Protocol):
-    """What the copy is expected to take (`estimate.Estimate`)."""
-
-    @property
-    def rows(self) -> int: ...  # noqa: D102
-    @property
-    def p50_bytes(self) -> int: ...  # noqa: D102
-    @property
-    def p99_bytes(self) -> int: ...  # noqa: D102
-    @property
-    def max_bytes(self) -> int: ...  # noqa: D102
-    @property
-    def units(self) -> float: ...  # noqa: D102
-    @property
-    def index_factor(self) -> float: ...  # noqa: D102
-    @property
-    def usd(self) -> float: ...  # noqa: D102
-    @property
-    def items(self) -> Sequence[tuple[str, float]]: ...  # noqa: D102
-    @property
-    def hours(self) -> float: ...  # noqa: D102
-    @property
-    def limited_by(self) -> str: ...  # noqa: D102
-    @property
-    def warnings(self) -> Sequence[str]: ...  # noqa: D102
-
-
 @dataclass(frozen=True)
 class Standing:
     """What a run knows of one spec when it ends; None or empty where it did not ask."""
 
     spec: BackfillSpec
     plan: Plan | None = None
-    findings: tuple[Checked, ...] = ()
+    findings: tuple[Finding, ...] = ()
     """Of the preflight."""
-    types: tuple[Typed, ...] = ()
+    types: tuple[TypeRow, ...] = ()
     facts: TargetFacts | None = None
-    estimate: Estimated | None = None
+    estimate: Estimate | None = None
     approved_by: str | None = None
     """Who approved this very plan."""
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -163,12 +113,12 @@ class Standing:
         return self.counts.get("done", 0)
 
     @property
-    def refusals(self) -> list[Checked]:
+    def refusals(self) -> list[Finding]:
         """What stands against it."""
         return [one for one in self.findings if one.stops]
 
     @property
-    def warnings(self) -> list[Checked]:
+    def warnings(self) -> list[Finding]:
         """What a person should know."""
         return [one for one in self.findings if not one.stops]
 

@@ -12,73 +12,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from dbops.backfill import compare
 from dbops.backfill.compare import Look, Settled, Watch
 from dbops.backfill.records import FAILING, Chunk, Class, Compared, Difference, Direction, PlannedChunk
+from dbops.backfill.source import Source, SourceRow
 from dbops.backfill.target import Target
 from dbops.keys import Key
 from dbops.keyvalue import rules
 from dbops.keyvalue.items import Item, canonical
-from dbops.keyvalue.rules import Write
-from dbops.keyvalue.views import View
 
 BATCH = 500
 """Keys that are looked at together."""
 CAPACITY = 20_000
 """Keys that may wait for another look; then the walk waits for them."""
-
-
-class SourceRow(Protocol):
-    """See :class:`source.SourceRow`."""
-
-    @property
-    def key(self) -> Key:
-        """Of the driving table."""
-
-    @property
-    def write(self) -> Write | None:
-        """None for a reject."""
-
-    @property
-    def reject(self) -> str:
-        """Why it has no item."""
-
-
-class Page(Protocol):
-    """See :class:`source.Page`."""
-
-    @property
-    def rows(self) -> Sequence[SourceRow]:
-        """In key order."""
-
-    @property
-    def last(self) -> Key | None:
-        """Last driving key."""
-
-    @property
-    def is_end(self) -> bool:
-        """Nothing is left."""
-
-
-class Source(Protocol):
-    """What is asked of :class:`source.Source`."""
-
-    @property
-    def view(self) -> View:
-        """Rows as items."""
-
-    def page(self, conn: Any, low: Key | None, high: Key, limit: int, stamp: str) -> Page:
-        """Rows with low < key <= high."""
-
-    def rows(self, conn: Any, found: Sequence[Key], stamp: str = "") -> Mapping[Key, SourceRow]:
-        """Rows by key."""
-
-    def driving_key(self, conn: Any | None, found: Mapping[str, Any]) -> Key | None:
-        """Of an item."""
 
 
 class TooManyDifferences(RuntimeError):
