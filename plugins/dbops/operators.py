@@ -62,6 +62,13 @@ class RoomOperator(BaseOperator, Generic[S]):
         except (guardrails.Refused, specs.SpecError) as error:
             raise Stopped(str(error), happened=UNTOUCHED, safe_next=CORRECT_FORM) from error
 
+    def require_known_conf(self, context: Context) -> None:
+        """Raise Stopped for a key of the conf that the DAG does not declare."""
+        try:
+            refuse_unknown_conf(context)
+        except guardrails.Refused as error:
+            raise Stopped(str(error), happened=UNTOUCHED, safe_next=CORRECT_FORM) from error
+
     def start_run(self, context: Context, spec: S | None, aws_connection: str) -> None:
         """Note in the store that this run works on the spec; None for a run whose one report is about many."""
         from dbops.store import Store

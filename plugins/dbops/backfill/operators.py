@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dbops import connections, guardrails, operators, reports, specs
+from dbops import connections, operators, reports, specs
 from dbops.operators import CORRECT_FORM, UNTOUCHED, Stopped
 
 if TYPE_CHECKING:
@@ -182,10 +182,7 @@ class LookOperator(_BackfillOperator):
         """The spec's name. Raises Stopped with every refusal, after reporting them."""
         from dbops.backfill import steps, summary
 
-        try:
-            operators.refuse_unknown_conf(context)
-        except guardrails.Refused as error:
-            raise Stopped(str(error), happened=UNTOUCHED, safe_next=CORRECT_FORM) from error
+        self.require_known_conf(context)
         spec, params = self.named(context), context["params"]
         dry_run, copies = bool(params["dry_run"]), bool(params["copy"])
         with self.explained(spec, UNTOUCHED, "Run again when the cause is gone."):
@@ -514,10 +511,7 @@ class ChoosePlanOperator(_BackfillOperator):
         """``[[first, end], ...]``. Raises Stopped without a plan or a confirmation."""
         from dbops.backfill import steps, summary
 
-        try:
-            operators.refuse_unknown_conf(context)
-        except guardrails.Refused as error:
-            raise Stopped(str(error), happened=UNTOUCHED, safe_next=CORRECT_FORM) from error
+        self.require_known_conf(context)
         spec, params = self.named(context), context["params"]
         with self.explained(spec, UNTOUCHED, CORRECT_FORM):
             services = self.services(context, spec)

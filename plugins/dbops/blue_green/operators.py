@@ -144,10 +144,7 @@ class BeginOperator(_RehearsalOperator):
         from dbops.blue_green import steps
 
         params = context["params"]
-        try:
-            operators.refuse_unknown_conf(context)
-        except guardrails.Refused as error:
-            raise Stopped(str(error), happened=UNTOUCHED, safe_next=CORRECT_FORM) from error
+        self.require_known_conf(context)
         spec = self.merged(self.named_spec(context), params)
         if not params["dry_run"] and params.get("confirm") != spec.name:
             raise Stopped(
