@@ -320,7 +320,10 @@ def _count(workload: Workload, query: str) -> int:
 
 
 def test_a_busy_server_is_counted_exactly_over_several_snapshots(workload: Workload, history: History) -> None:
-    """While it works the counters of one reading differ by a few; totals and the statements' executions add up all the same."""
+    """While it works the counters of one reading differ by a few; totals add up all the same, and the gap holds what no digest shows.
+
+    A digest's count is not exact in MySQL: see `_discarded_gap`.
+    """
     server, rounds, workers = workload.server, 400, 3
     record(history, server)
     statements = [
@@ -351,12 +354,13 @@ def test_a_busy_server_is_counted_exactly_over_several_snapshots(workload: Workl
     assert ledger.executions_total == workers * (rounds * len(statements) + 1)  # and SET NAMES
     assert ledger.resets == ()
     assert set(gaps(ledger)) <= {"statements without a digest"}
-    assert (
-        gaps(ledger).get("statements without a digest") or 0
-    ) <= taken * workers * 5  # ran within the milliseconds of a reading
+    unnamed = gaps(ledger).get("statements without a digest") or 0
+    assert unnamed <= taken * workers * 5  # ran within the milliseconds of a reading
     assert_balanced(ledger)
-    for statement in statements:
-        assert executions(history, statement) == workers * rounds
+    lost = [workers * rounds - executions(history, statement) for statement in statements]
+    assert min(lost) >= 0
+    assert sum(lost) <= unnamed  # nothing is lost that the ledger does not tell
+    assert max(lost) <= workers * rounds // 100
 
 
 # -- resets ------------------------------------------------------------------------------------------------------------------
