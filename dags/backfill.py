@@ -41,7 +41,7 @@ A task that is held (pause, window, replica lag, load) leaves its checkpoint and
   find out who before anything is repaired. `extra`: a deletion did not reach the target: look at the change stream first, then repair with
   `bury_extra`.
 - `import_table` red: nobody reads the new table yet. The message says whether it has to be deleted before the next attempt.
-- The application suffers: insert the pause row, then lower `limits.units_per_s`.
+- The application suffers: insert the pause row, then lower `limits.units_per_s` and `limits.read_units_per_s`.
 """
 
 from __future__ import annotations

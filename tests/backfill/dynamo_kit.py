@@ -202,16 +202,20 @@ class Purse:
     """A pace that only counts."""
 
     units: float = 0.0
+    spent: list[float] = field(default_factory=list)
     eased_by: list[tuple[Pressure, float]] = field(default_factory=list)
 
     def spend(self, units: float) -> None:
         self.units += units
+        self.spent.append(units)
 
     def eased(self, pressure: Pressure, refused_units: float) -> None:
         self.eased_by.append((pressure, refused_units))
 
 
-def target(client: FakeDynamo, *, max_wait_s: float = 60.0, threads: int = 4) -> dynamodb.DynamoTarget:
+def target(
+    client: FakeDynamo, *, max_wait_s: float = 60.0, threads: int = 4, reads: Purse | None = None
+) -> dynamodb.DynamoTarget:
     """A target whose pauses take no time but on its own clock."""
     clock = [0.0]
 
@@ -219,5 +223,6 @@ def target(client: FakeDynamo, *, max_wait_s: float = 60.0, threads: int = 4) ->
         clock[0] += seconds
 
     return dynamodb.DynamoTarget(
-        client, "users", VIEW, threads=threads, max_wait_s=max_wait_s, monotonic=lambda: clock[0], pause=pause, jitter=lambda: 1.0
+        client, "users", VIEW, threads=threads, reads=reads, max_wait_s=max_wait_s, monotonic=lambda: clock[0], pause=pause,
+        jitter=lambda: 1.0,
     )  # fmt: skip

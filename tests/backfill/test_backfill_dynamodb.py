@@ -279,6 +279,35 @@ def test_reads_keep_the_order_of_the_keys(client: FakeDynamo, users: DynamoTarge
     assert all(item["id"] == {"N": str(number)} for number, item in enumerate(found) if item)
 
 
+def test_each_read_pays_for_those_before_it(client: FakeDynamo) -> None:
+    """With what the service says they cost, and by the size of what came where it says nothing."""
+    large = {**rules.document(write(0), NAMES), "text": {"S": "x" * 9_000}}  # 3 read units
+    client.seed(large)
+
+    def priced(units: float) -> kit.Fault:
+        return lambda arguments, carry_out: {**carry_out(), "ConsumedCapacity": {"CapacityUnits": units}}
+
+    reads = Purse()
+    with kit.target(client, reads=reads) as users:
+        client.faults["batch_get_item"].append(priced(70.5))
+        users.read([kit.key(number) for number in range(150)])  # 100 for 70.5, and 50 that are not there
+        assert reads.spent == [70.5]
+        users.read([kit.key(0), kit.key(1)])
+        client.faults["scan"].append(priced(8))
+        list(users.scan(0, 1))
+        list(users.scan(0, 1))
+        users.read([kit.key(1)])
+    assert reads.spent == [70.5, 50, 4, 8, 3]
+
+
+def test_reads_that_are_turned_away_slow_all_readers(client: FakeDynamo) -> None:
+    reads = Purse()
+    client.faults["batch_get_item"].append(refused(*THROTTLED))
+    with kit.target(client, reads=reads) as users:
+        users.read([kit.key(1)])
+    assert [pressure.kind for pressure, _ in reads.eased_by] == ["table"]
+
+
 def test_reads_that_are_turned_away_for_good_end(client: FakeDynamo) -> None:
     client.faults["batch_get_item"].extend([refused("ThrottlingException")] * 1000)
     with kit.target(client, max_wait_s=5) as users, pytest.raises(Overloaded, match="reads were turned away"):

@@ -50,10 +50,11 @@ def test_indexes_and_proof_cost_as_well() -> None:
     [
         ({"units_per_s": 1000}, None, 1.0, 1_040_000 / 1000 / 3600, "limits.units_per_s"),
         ({"units_per_s": 1000}, 500.0, 1.0, 1_040_000 / 500 / 3600, "table"),
-        ({"units_per_s": 100_000, "tasks": 2}, None, 1e9 / 1000, 1_000_000 / 2000 / 3600, "source"),
+        ({"units_per_s": 1000, "read_units_per_s": 200}, None, 1.0, 1_010_000 / 200 / 3600, "limits.read_units_per_s"),
+        ({"units_per_s": 100_000, "read_units_per_s": 100_000, "tasks": 2}, None, 1e9 / 1000, 1_000_000 / 2000 / 3600, "source"),
         ({"units_per_s": 1000, "window": {"start": "22:00", "end": "04:00"}}, None, 1.0, 4 * 1_040_000 / 1000 / 3600, "limits.units_per_s"),
     ],
-    ids=["limit", "table", "source", "window"],
+    ids=["limit", "table", "reads", "source", "window"],
 )  # fmt: skip
 def test_the_slowest_part_says_how_long_it_takes(
     limits: dict[str, Any], capacity: float | None, seconds: float, hours: float, by: str
@@ -65,6 +66,14 @@ def test_the_slowest_part_says_how_long_it_takes(
     )
     assert found.hours == pytest.approx(hours)
     assert found.limited_by == by
+
+
+def test_the_verification_takes_as_long_as_its_reads() -> None:
+    limits = {"limits": {"read_units_per_s": 100, "window": {"start": "22:00", "end": "04:00"}}}
+    scan = 545e6 / 4096
+    assert made(limits).verify_hours == pytest.approx(4 * (1_010_000 + scan) / 100 / 3600)
+    redis = {"target": {"kind": "redis", "key": "ride:{id}"}}
+    assert made({**limits, **redis}).verify_hours == pytest.approx(4 * 2 * 1_010_000 / 100 / 3600)
 
 
 def test_other_engines_and_stores_have_other_prices() -> None:

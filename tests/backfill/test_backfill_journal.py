@@ -533,6 +533,8 @@ def test_what_applications_have_counted(kept: journal.Journal) -> None:
     assert not list(kept.beats("payments"))
     assert kept.forget_beats("rides", NOW + 3 * minute) == 2
     assert list(kept.beats("rides")) == others[1:]
+    assert kept.forget_beats("rides", NOW + 4 * minute) == 1  # of a process that has ended nothing stays
+    assert not list(kept.beats("rides"))
 
 
 def test_processes_that_fell_silent_are_found_however_long_ago(kept: journal.Journal) -> None:
@@ -552,6 +554,9 @@ def test_processes_that_fell_silent_are_found_however_long_ago(kept: journal.Jou
     ]
     assert [beat.instance for beat in kept.unended("rides", NOW + 3 * minute)] == ["crashed", "alive"]
     assert kept.unended("rides", NOW) == []
+    assert kept.forget_beats("rides", NOW + 9 * minute) == 1 + 2 + 2
+    assert [beat.instance for beat in kept.beats("rides")] == ["crashed", "alive"], "they may still serve reads"
+    assert kept.forget_beats("rides", NOW + 9 * minute) == 0
 
 
 def test_reports_of_many_processes_are_read_some_at_a_time(

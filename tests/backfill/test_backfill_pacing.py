@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dbops.backfill import pacing
+from dbops.backfill.brake import Held
 from dbops.backfill.pacing import FLOOR, GRANT_S, HOLD_S, LIMIT_HOLD_S, RECOVERY, Bucket, State
 from dbops.backfill.target import Pressure
-from dbops.guardrails import Refused
 from tests.backfill.journal_kit import NOW, Clock
 from tests.backfill.pacing_kit import Work, excess, memory_engine, played
 
@@ -178,9 +178,25 @@ def test_what_would_take_too_long_is_refused_and_costs_nothing(engine) -> None:
     one = bucket(engine, clock, max_wait_s=5, wait=lambda seconds: False)
     one.spend(1_000)
     before = one.state()
-    with pytest.raises(Refused, match=r"40 write units would have to wait 10 s at 100 units/s .* max_wait_s is 5"):
+    with pytest.raises(Held, match=r"40 write units would have to wait 10 s at 100 units/s .* max_wait_s is 5") as held:
         one.spend(40)
+    assert held.value.by == "limit"
     assert one.state() == before
+
+
+def test_reads_and_writes_of_a_store_have_each_their_own_pace(engine) -> None:
+    clock = Clock()
+    writes, reads = (
+        bucket(engine, clock),
+        bucket(engine, clock, 50, kind="read", max_wait_s=5, wait=lambda seconds: False),
+    )
+    writes.spend(1_000)
+    reads.spend(400)
+    assert (writes.rate, reads.rate) == (100, 50)
+    reads.eased(TABLE, 0)
+    with pytest.raises(Held, match=r"9 read units would have to wait 8 s .*; raise limits.read_units_per_s"):
+        reads.spend(9)
+    assert writes.state()[0].easings == 0
 
 
 def test_a_task_that_is_to_stop_does_not_wait(engine) -> None:
@@ -188,9 +204,10 @@ def test_a_task_that_is_to_stop_does_not_wait(engine) -> None:
     one = bucket(engine, clock, wait=stop.wait)
     one.spend(1_000)
     threading.Timer(0.1, stop.set).start()
-    with pytest.raises(Refused, match="the task is to stop; 40 write units were not spent"):
+    with pytest.raises(Held, match="the task is to stop; 40 write units were not spent") as held:
         one.spend(40)
-    with pytest.raises(Refused, match="to stop"):
+    assert held.value.by == "stop"
+    with pytest.raises(Held, match="to stop"):
         one.spend(40)
 
 

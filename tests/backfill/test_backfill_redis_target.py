@@ -54,6 +54,19 @@ def test_many_writes_come_to_what_the_rules_say_of_each(client: Any, layout: str
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_read_pays_for_those_before_it(client: Any, layout: str) -> None:
+    reads = kit.Steady()
+    target = kit.target(client, "u:", layout, reads=reads)
+    target.write([kit.write(1), kit.write(2, name="x" * 9_000)], kit.Steady())
+    target.read([kit.write(n).key for n in (1, 2, 3)])
+    assert reads.units == 0
+    assert len([item for page in target.scan(0, 1) for item in page.items]) == 2
+    assert reads.units == 1 + 3 + 1  # a key that is not there costs one too
+    target.read([kit.write(3).key])
+    assert reads.units == 5 + 4
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_large_calls_are_cut_into_pipelines_and_keep_their_order(client: Any, layout: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(redis_target, "PIPELINE_KEYS", 7)
     target, pace = kit.target(client, "u:", layout), kit.Steady()

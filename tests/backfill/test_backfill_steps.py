@@ -14,12 +14,14 @@ import pytest
 import sqlalchemy as sa
 
 from dbops.backfill import sampling, steps, tables, verify
+from dbops.backfill.brake import Held
 from dbops.backfill.journal import Journal
 from dbops.backfill.plan import Walk
 from dbops.backfill.records import Compared, Plan
 from dbops.backfill.roll_back import Remover
 from dbops.backfill.services import StepError
 from dbops.backfill.spec import Rejects, Verify
+from dbops.backfill.target import ScanPage
 from dbops.guardrails import Refused
 from tests.backfill import steps_kit, verify_kit
 from tests.backfill.journal_kit import NOW, Clock, some_chunks
@@ -47,6 +49,28 @@ def test_a_roll_back_sweeps_and_closes_the_plan_when_every_chunk_is_rolled_back(
     assert found.plan is not None
     assert found.plan.state == "rolled_back"
     assert stage.target.read([verify_kit.key(99)]) == [None]
+
+
+def test_what_a_sweep_removed_before_it_was_held_back_is_counted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = stage.copied()
+    steps.begin_roll_back(stage.services, SPEC, plan.plan_id)
+    stage.roll_back_chunks(plan.plan_id)
+    for number in (98, 99):  # their rows have gone since
+        stage.target.put(verify_kit.write(number, 1, stamp=plan.stamp))
+    scan = stage.target.scan
+
+    def held(segment: int, segments: int, after: str | None = None) -> Iterator[ScanPage]:
+        for page in scan(segment, segments, after):
+            yield ScanPage(page.items[:1], page.next)
+            raise Held("pause", "paused: incident")
+
+    monkeypatch.setattr(stage.target, "scan", held)
+    with pytest.raises(Held):
+        steps.end_roll_back(stage.services, SPEC, plan.plan_id, confirm=SPEC.name, stop=threading.Event())
+    monkeypatch.setattr(stage.target, "scan", scan)
+    found = steps.end_roll_back(stage.services, SPEC, plan.plan_id, confirm=SPEC.name, stop=threading.Event())
+    assert found.swept == 2
+    assert stage.target.read([verify_kit.key(98), verify_kit.key(99)]) == [None, None]
 
 
 def test_the_plan_that_is_rolled_back_is_verified_no_more(stage: Stage) -> None:

@@ -66,6 +66,7 @@ class Estimate:
     units: float = 100.0
     usd: float = 1.0
     hours: float = 0.5
+    verify_hours: float = 0.25
     limited_by: str = "limits.units_per_s"
 
 

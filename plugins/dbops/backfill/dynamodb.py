@@ -37,13 +37,14 @@ from dbops.backfill.target import (
     Pace,
     Pressure,
     PressureKind,
+    Reads,
     ScanPage,
     Sent,
     TargetError,
     TargetFacts,
 )
 from dbops.keyvalue import rules
-from dbops.keyvalue.items import ITEM_BYTES, WRITE_UNIT_BYTES, Item, canonical, item_size
+from dbops.keyvalue.items import ITEM_BYTES, WRITE_UNIT_BYTES, Item, canonical, item_size, read_units
 from dbops.keyvalue.rules import Names, Outcome, Version, Write
 from dbops.keyvalue.views import View
 
@@ -143,6 +144,7 @@ class DynamoTarget:
         table: name of it
         view: its keys and the attributes' names
         threads: requests under way at once
+        reads: pace of consistent reads; None: nobody limits them
         max_wait_s: so long the store may turn a batch away, without any progress, before :class:`Overloaded` is raised
         monotonic: a clock
         pause: waits so many seconds; ends early, with True, when the copy is stopped
@@ -156,6 +158,7 @@ class DynamoTarget:
         view: View,
         *,
         threads: int = 8,
+        reads: Pace | None = None,
         max_wait_s: float = 120.0,
         monotonic: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] | None = None,
@@ -167,6 +170,7 @@ class DynamoTarget:
         self._pause = pause or self._closed.wait
         self._pool = ThreadPoolExecutor(threads, "dynamodb")
         self._units_factor = 1.0
+        self._reads = Reads(reads)
 
     @property
     def names(self) -> Names:
@@ -366,8 +370,7 @@ class DynamoTarget:
 
     def _spent(self, consumed: Any, estimated: float, result: _Result) -> None:
         """Count the units of a call, and learn what indexes add to the estimate of the next."""
-        listed = consumed if isinstance(consumed, list) else [consumed] if consumed else []
-        units = sum(float(each.get("CapacityUnits") or 0) for each in listed)
+        units = _units(consumed)
         if units > 0 and estimated > 0:
             self._units_factor += 0.2 * (max(1.0, units / estimated) - self._units_factor)
         result.units += units or estimated
@@ -432,10 +435,16 @@ class DynamoTarget:
         patience = _Patience(self)
         while keys:
             asked = {self.table: {"Keys": keys, "ConsistentRead": True}}
-            call = partial(self.client.batch_get_item, RequestItems=asked, ReturnConsumedCapacity="NONE")
+            self._reads.pay()
+            call = partial(self.client.batch_get_item, RequestItems=asked, ReturnConsumedCapacity="TOTAL")
             answer = self._patiently(patience, call)
-            yield from (answer.get("Responses") or {}).get(self.table) or []
+            found = (answer.get("Responses") or {}).get(self.table) or []
             rest = ((answer.get("UnprocessedKeys") or {}).get(self.table) or {}).get("Keys") or []
+            self._reads.owe(
+                _units(answer.get("ConsumedCapacity"))
+                or sum(read_units(item_size(item)) for item in found) + len(keys) - len(rest) - len(found)
+            )
+            yield from found
             if len(rest) < len(keys):
                 patience = _Patience(self)
             keys = rest
@@ -500,9 +509,13 @@ class DynamoTarget:
         while True:
             asked: dict[str, Any] = {"ExclusiveStartKey": start} if start else {}
             asked |= {"TableName": self.table, "Segment": segment, "TotalSegments": segments, "ConsistentRead": True}
+            asked["ReturnConsumedCapacity"] = "TOTAL"
+            self._reads.pay()
             answer = self._patiently(_Patience(self), partial(self.client.scan, **asked))
-            start = answer.get("LastEvaluatedKey")
-            yield ScanPage(answer.get("Items") or [], _dumps(start) if start else None)
+            start, items = answer.get("LastEvaluatedKey"), answer.get("Items") or []
+            # A page is rounded up as a whole.
+            self._reads.owe(_units(answer.get("ConsumedCapacity")) or read_units(sum(map(item_size, items))))
+            yield ScanPage(items, _dumps(start) if start else None)
             if not start:
                 return
 
@@ -565,8 +578,16 @@ class _Patience:
                 f"{target.table}: {self._what} were turned away for {waited:.0f} s ({pressure.reason} of "
                 f"{pressure.resource or target.table})", pressure,
             )  # fmt: skip
+        if self._what == "reads":
+            target._reads.eased(pressure)
         target._pause(target._jitter() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**self._rounds))
         self._rounds += 1
+
+
+def _units(consumed: Any) -> float:
+    """Of a ``ConsumedCapacity``, which some calls give as a list; 0.0 where there is none."""
+    listed = consumed if isinstance(consumed, list) else [consumed] if consumed else []
+    return sum(float(each.get("CapacityUnits") or 0) for each in listed)
 
 
 def _flat(key: Item) -> tuple[str, ...]:

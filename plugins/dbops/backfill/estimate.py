@@ -19,13 +19,12 @@ from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.target import TargetFacts
 from dbops.guardrails import Window
 from dbops.keys import Key
-from dbops.keyvalue.items import WRITE_UNIT_BYTES, item_size
+from dbops.keyvalue.items import READ_UNIT_BYTES, WRITE_UNIT_BYTES, item_size
 from dbops.keyvalue.rules import Names, Version, document
 from dbops.prices import PriceError, PriceFile, Strict
 
 FILE = "dynamodb"
 POINTS, ROWS_A_POINT = 50, 40
-READ_UNIT_BYTES = 4096
 GB = 10**9
 _STAMP_BYTES = len("-20260101-00000000")
 _WHOLE = {"tinyint", "smallint", "mediumint", "int", "bigint"}
@@ -43,6 +42,8 @@ class RegionPrices(Strict):
 
 
 Prices = PriceFile[RegionPrices]
+WRITTEN = "reads after each write"
+"""Names the reads that are part of the copy."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ class Estimate:
     hours: float
     """Of wall clock, with the hours outside of the window."""
     limited_by: str
-    """What it would have to be raised for: ``limits.units_per_s``, ``table`` or ``source``."""
+    """What would have to be raised: ``limits.units_per_s``, ``limits.read_units_per_s``, ``table`` or ``source``."""
+    verify_hours: float = 0.0
+    """Of wall clock for the verification after it, as far as ``limits.read_units_per_s`` and the window decide."""
     currency: str = "USD"
     warnings: tuple[str, ...] = ()
 
@@ -196,7 +199,9 @@ def estimate(
     per_item = sample.mean_units(WRITE_UNIT_BYTES)
     units, size = rows * per_item, round(rows * sample.mean_bytes)
     factor = 1.0 + len(facts.indexes) if spec.engine == "put" and spec.target.kind == "dynamodb" else 1.0
-    hours, limited_by = _hours(spec, sample, facts, rows, units)
+    reads = _read_units(spec, sample, rows, size)
+    hours, limited_by = _hours(spec, sample, facts, rows, units, reads[WRITTEN])
+    proof_s = sum(amount for what, amount in reads.items() if what != WRITTEN) / spec.limits.read_units_per_s
     made = Estimate(
         rows=rows,
         p50_bytes=sample.percentile(0.5),
@@ -209,13 +214,19 @@ def estimate(
         items=(),
         hours=hours,
         limited_by=limited_by,
+        verify_hours=proof_s / 3600 / open_share(spec.limits.window),
     )
-    return made if spec.target.kind == "redis" else _priced(made, spec, sample, facts, region, prices or load(), today)
+    return made if spec.target.kind == "redis" else _priced(made, spec, reads, facts, region, prices or load(), today)
 
 
-def _hours(spec: BackfillSpec, sample: Sample, facts: TargetFacts, rows: int, units: float) -> tuple[float, str]:
+def _hours(
+    spec: BackfillSpec, sample: Sample, facts: TargetFacts, rows: int, units: float, reads: float
+) -> tuple[float, str]:
     """Hours of wall clock, and what limits them."""
-    seconds = {"limits.units_per_s": units / spec.limits.units_per_s}
+    seconds = {
+        "limits.units_per_s": units / spec.limits.units_per_s,
+        "limits.read_units_per_s": reads / spec.limits.read_units_per_s,
+    }
     if facts.write_capacity:
         seconds["table"] = units / facts.write_capacity
     if sample.rows_per_s:
@@ -235,7 +246,7 @@ def open_share(window: Window | None) -> float:
 def _priced(
     made: Estimate,
     spec: BackfillSpec,
-    sample: Sample,
+    reads: Mapping[str, float],
     facts: TargetFacts,
     region: str,
     prices: Prices,
@@ -243,7 +254,7 @@ def _priced(
 ) -> Estimate:
     where = (spec.target.region if spec.target.kind == "dynamodb" else None) or region
     of_region = prices_of.of_region(FILE, prices, where)
-    items = (*_writes(made, spec, facts, of_region), *_reads(made, spec, sample, facts, of_region))
+    items = (*_writes(made, spec, facts, of_region), *_reads(reads, facts, of_region))
     return Estimate(
         **{
             **made.__dict__,
@@ -270,19 +281,22 @@ def _writes(
     return (("writes", units / 1e6 * prices.write_million),)
 
 
-def _reads(
-    made: Estimate, spec: BackfillSpec, sample: Sample, facts: TargetFacts, prices: RegionPrices
-) -> tuple[tuple[str, float], ...]:
+def _read_units(spec: BackfillSpec, sample: Sample, rows: int, size: int) -> dict[str, float]:
     """Consistent reads: each row after it was written, in the verification, and by a scan for items without row."""
     per_item = sample.mean_units(READ_UNIT_BYTES)
-    checked = made.rows if spec.verify.mode == "full" else min(made.rows, spec.verify.sample_rows)
-    parts = {
-        "reads after each write": made.rows * per_item if spec.engine == "put" else 0.0,
+    checked = rows if spec.verify.mode == "full" else min(rows, spec.verify.sample_rows)
+    # SCAN of Redis gives keys only: each is read like any other.
+    scanned = size / READ_UNIT_BYTES if spec.target.kind == "dynamodb" else rows * per_item
+    return {
+        WRITTEN: rows * per_item if spec.engine == "put" else 0.0,
         "verification": checked * per_item,
-        "scan for extra items": made.bytes / READ_UNIT_BYTES if spec.verify.reverse else 0.0,
+        "scan for extra items": scanned if spec.verify.reverse else 0.0,
     }
+
+
+def _reads(reads: Mapping[str, float], facts: TargetFacts, prices: RegionPrices) -> tuple[tuple[str, float], ...]:
     price = prices.read_hour / 3600 if facts.billing == "PROVISIONED" else prices.read_million / 1e6
-    return tuple((name, units * price) for name, units in parts.items())
+    return tuple((name, units * price) for name, units in reads.items())
 
 
 def _doubts(prices: Prices, today: date | None, facts: TargetFacts) -> list[str]:

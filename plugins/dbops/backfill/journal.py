@@ -768,9 +768,20 @@ class Journal:
         return [_beat(row) for row in self._all(sa.select(COUNTER).where(*mine).order_by(COUNTER.c.counted_to))]
 
     def forget_beats(self, spec: str, before: datetime) -> int:
-        """Delete what was counted before a moment; how many reports that were."""
-        mine = (COUNTER.c.spec == spec, COUNTER.c.counted_to < naive(before))
-        return self._change(sa.delete(COUNTER).where(*mine))
+        """Delete what was counted before a moment; how many reports that were.
+
+        The last report of a process that has not said that it ends stays: see `unended`.
+        """
+        at, who = naive(before), (COUNTER.c.application, COUNTER.c.instance)
+        newest, has_ended = sa.func.max(COUNTER.c.counted_to), sa.func.max(COUNTER.c.is_last)
+        old = sa.select(*who, newest.label("newest"), has_ended.label("has_ended")).where(COUNTER.c.spec == spec)
+        gone = 0
+        for row in self._all(old.group_by(*who).having(sa.func.min(COUNTER.c.counted_to) < at)):
+            until = at if row.has_ended else min(at, row.newest)
+            of_process = (COUNTER.c.application == row.application, COUNTER.c.instance == row.instance)
+            mine = (COUNTER.c.spec == spec, *of_process, COUNTER.c.counted_to < until)
+            gone += self._change(sa.delete(COUNTER).where(*mine))
+        return gone
 
     # How it is kept -----------------------------------------------------------------------------------------------------
 

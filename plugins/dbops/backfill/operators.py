@@ -148,7 +148,7 @@ def build_services(spec: BackfillSpec, *, run: str) -> Services:
     )
 
 
-def open_target(spec: BackfillSpec, view: Any, *, threads: int, pause: Any = None) -> Any:
+def open_target(spec: BackfillSpec, view: Any, *, threads: int, reads: Any = None, pause: Any = None) -> Any:
     """The spec's store, for items of a view."""
     if spec.target.kind == "dynamodb":
         from dbops.backfill import dynamodb
@@ -156,12 +156,10 @@ def open_target(spec: BackfillSpec, view: Any, *, threads: int, pause: Any = Non
         client = connections.aws_client(
             "dynamodb", spec.target.connection, spec.target.region, dynamodb.client_config(threads)
         )
-        return dynamodb.DynamoTarget(client, spec.target.table, view, threads=threads, pause=pause)
-    from dbops.backfill.redis_target import RedisTarget
-    from dbops.keyvalue.stores import RedisStore
+        return dynamodb.DynamoTarget(client, spec.target.table, view, threads=threads, reads=reads, pause=pause)
+    from dbops.backfill import redis_target
 
-    client = connections.redis(spec.target.connection, connections=threads + 2)
-    return RedisTarget(RedisStore(client, view, spec.target.prefix, spec.target.layout), threads=threads)
+    return redis_target.open_target(spec.target, view, threads, reads)
 
 
 class ChooseSpecsOperator(_BackfillOperator):

@@ -1,4 +1,4 @@
-"""The pace of all writers of a store: one rate, however many tasks, runs and specs write to it.
+"""The pace of all writers, or all readers, of a store: one rate, however many tasks, runs and specs use it.
 
 It is kept in a row of the store's table ``backfill_bucket``, one a resource, as a rate limiter of the kind GCRA (generic cell rate
 algorithm, ITU-T I.371): the row says until when all time is granted. A task takes a grant of some write units by moving that moment on by
@@ -24,12 +24,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Literal
 
 import sqlalchemy as sa
 
+from dbops.backfill.brake import Held
 from dbops.backfill.tables import BUCKET, repeat
 from dbops.backfill.target import Pressure
-from dbops.guardrails import Refused
 from dbops.store import is_duplicate, naive
 
 GRANT_S = 0.5
@@ -47,6 +48,7 @@ FLOOR = 0.01
 RECOVERY = 0.01
 """Of the limit, by which the rate rises in a second."""
 _TRIES = 200
+_LIMITS = {"write": "limits.units_per_s", "read": "limits.read_units_per_s"}
 
 
 class BucketError(RuntimeError):
@@ -120,8 +122,9 @@ class Bucket:
     Args:
         engine: of the store, with the tables of the journal
         resource: what is written, as `spec.DynamoTarget.resource` names it
-        limit: write units a second over all tasks; the lowest limit of those who write at the moment holds for all
-        tasks: how many tasks write; a grant is the smaller, the more there are
+        limit: units a second over all tasks; the lowest limit of those who ask at the moment holds for all
+        kind: which units these are; reads and writes of one resource do not share a pace
+        tasks: how many tasks ask; a grant is the smaller, the more there are
         max_wait_s: a grant that would have to be waited for longer is refused
         wait: waits so many seconds, and says whether the task is to stop; `threading.Event.wait`
         monotonic: clock of this process, seconds
@@ -134,6 +137,7 @@ class Bucket:
         resource: str,
         limit: float,
         *,
+        kind: Literal["write", "read"] = "write",
         tasks: int = 1,
         max_wait_s: float = 900.0,
         wait: Callable[[float], bool] | None = None,
@@ -142,7 +146,7 @@ class Bucket:
     ) -> None:
         if not (limit > 0 and tasks > 0):
             raise ValueError(f"limit={limit!r}, tasks={tasks!r}: both have to be above 0")
-        self.resource, self.limit = resource, limit
+        self.resource, self.limit, self.kind = resource if kind == "write" else f"{kind}:{resource}", limit, kind
         self.rate = limit
         """Units a second, as it was at the last grant."""
         self.waited_s = 0.0
@@ -158,19 +162,19 @@ class Bucket:
         self._told_at = float("-inf")
 
     def spend(self, units: float) -> None:
-        """Return when so many write units may be spent.
+        """Return when so many units may be spent.
 
         Raises:
-            Refused: that would take too long, or the task is to stop; nothing is spent
+            Held: that would take too long, or the task is to stop; nothing is spent
         """
         if not (units >= 0 and math.isfinite(units)):
-            raise ValueError(f"units={units!r} is no number of write units")
+            raise ValueError(f"units={units!r} is no number of {self.kind} units")
         with self._spending:
             while not self._take(units):
                 self._draw(units)
 
     def eased(self, pressure: Pressure, refused_units: float) -> None:
-        """The store turned writes away: halve the rate of all tasks.
+        """The store turned requests away: halve the rate of all tasks.
 
         A hot range of keys is no reason to slow the others down; the caller goes slower there itself.
         """
@@ -201,7 +205,7 @@ class Bucket:
     def _draw(self, units: float) -> None:
         """Get a grant, and wait until it begins."""
         if self._wait(0):
-            raise Refused(f"{self.resource}: the task is to stop; {units:g} write units were not spent")
+            raise self._stopped(units)
         grant, read_at = self._change(lambda state, now: self._granted(state, now, units))
         assert grant is not None  # noqa: S101 - _granted gives one
         self.rate = grant.rate
@@ -209,18 +213,21 @@ class Bucket:
         try:
             while (left := due - self._monotonic()) > 0:
                 if self._wait(left):
-                    raise Refused(f"{self.resource}: the task is to stop; {units:g} write units were not spent")
+                    raise self._stopped(units)
         finally:
             self.waited_s += self._monotonic() - began
         self._lots.append(_Lot(grant.units, due + HOLD_S))
 
+    def _stopped(self, units: float) -> Held:
+        return Held("stop", f"{self.resource}: the task is to stop; {units:g} {self.kind} units were not spent")
+
     def _granted(self, state: State, now: datetime, units: float) -> tuple[State, Grant]:
         state, grant = state.limited(now, self.limit).granted(now, units, self._worth_s)
         if grant.wait_s > self._max_wait_s:
-            raise Refused(
-                f"{self.resource}: {units:g} write units would have to wait {grant.wait_s:.0f} s at {grant.rate:g} units/s (limit "
-                f"{state.limit:g}), max_wait_s is {self._max_wait_s:g}; raise limits.units_per_s or start fewer tasks"
-            )
+            raise Held(
+                "limit", f"{self.resource}: {units:g} {self.kind} units would have to wait {grant.wait_s:.0f} s at {grant.rate:g} units/s"
+                f" (limit {state.limit:g}), max_wait_s is {self._max_wait_s:g}; raise {_LIMITS[self.kind]} or start fewer tasks"
+            )  # fmt: skip
         return state, grant
 
     # The row ------------------------------------------------------------------------------------------------------------

@@ -35,9 +35,9 @@ from redis.exceptions import (
 from dbops import connections
 from dbops.backfill import spec
 from dbops.backfill.redis_wire import Command, Wire
-from dbops.backfill.target import Overloaded, Pace, Pressure, ScanPage, Sent, TargetError, TargetFacts
+from dbops.backfill.target import Overloaded, Pace, Pressure, Reads, ScanPage, Sent, TargetError, TargetFacts
 from dbops.keyvalue import rules
-from dbops.keyvalue.items import WRITE_UNIT_BYTES, Item
+from dbops.keyvalue.items import WRITE_UNIT_BYTES, Item, read_units
 from dbops.keyvalue.rules import Names, Outcome, Version, Write
 from dbops.keyvalue.stores import PUT_LUA, RedisStore
 from dbops.keyvalue.views import View
@@ -73,6 +73,8 @@ class RedisTarget:
     store: RedisStore
     threads: int = 8
     """Pipelines under way at once, each on a connection of its own."""
+    reads: Pace | None = None
+    """Of reads; a read unit is a key of up to 4 KB. None: nobody limits them."""
     patience_s: float = PATIENCE_S
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
@@ -80,6 +82,7 @@ class RedisTarget:
 
     def __post_init__(self) -> None:
         self._wire = Wire(self.store.client)
+        self._reads = Reads(self.reads)
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="redis")
 
     def close(self) -> None:
@@ -234,11 +237,13 @@ class RedisTarget:
     def _read_some(self, keys: Sequence[Item]) -> list[Item | None]:
         commands, places = [self.store.get_command(key) for key in keys], [self.store.key(key) for key in keys]
         patience = _Patience(self)
+        self._reads.pay()
         while True:
             answers = self._wire.send(commands, places)
             # Somebody else's key of another type is an item without version, as the script of the writes takes it.
             errors = [each for each in answers if isinstance(each, Exception) and _code(each) != "WRONGTYPE"]
             if not errors:
+                self._reads.owe(sum(read_units(_bytes(answer)) for answer in answers))
                 return [
                     dict(key) if isinstance(answer, Exception) else self.store.item(key, answer)
                     for key, answer in zip(keys, answers, strict=True)
@@ -246,6 +251,7 @@ class RedisTarget:
             if not _is_transient(errors[0]):
                 raise TargetError(f"{self._where}: it cannot be read ({_named(errors[0])})") from errors[0]
             self._wire.look_again()
+            self._reads.eased(Pressure("server", _code(errors[0]), self._where))
             patience.again(errors[0], "reads were turned away")
 
     def scan(self, segment: int, segments: int, after: str | None = None) -> Iterator[ScanPage]:
@@ -349,26 +355,27 @@ class _Patience:
             self._target.sleep(self._target.random(0, min(LONGEST_WAIT_S, 0.05 * 2 ** min(self._attempt, 10))))
 
 
-def open_target(target: spec.RedisTarget, view: View, threads: int = 8) -> RedisTarget:
+def open_target(target: spec.RedisTarget, view: View, threads: int = 8, reads: Pace | None = None) -> RedisTarget:
     """The target that a spec declares.
 
     Args:
         target: of the spec
         view: of its rows
         threads: pipelines under way at once
+        reads: pace of the reads
 
     Raises:
         dbops.connections.ConnectionUndefined: the connection is not defined
         TargetError: the server does not answer, or refuses the login
     """
     try:
-        client = connections.redis(target.connection, connections=threads + 1)
+        client = connections.redis(target.connection, connections=threads + 2)
     except (RedisError, OSError) as error:
         raise TargetError(
             f"target.connection {target.connection!r}: the server cannot be reached ({_named(error)}): "
             "see host, port, ssl and login of the connection, and the security group"
         ) from error
-    return RedisTarget(RedisStore(client, view, target.prefix, target.layout), threads)
+    return RedisTarget(RedisStore(client, view, target.prefix, target.layout), threads, reads)
 
 
 def _state(name: str, info: dict[str, Any]) -> str:
@@ -377,6 +384,15 @@ def _state(name: str, info: dict[str, Any]) -> str:
     if info.get("role", "master") != "master":
         return f"REPLICA ({name} takes no writes: connect to the primary)"
     return "ACTIVE"
+
+
+def _bytes(answer: Any) -> int:
+    """Of an answer to a read."""
+    if isinstance(answer, bytes | str):
+        return len(answer)
+    if isinstance(answer, dict):
+        answer = [*answer, *answer.values()]
+    return sum(map(_bytes, answer)) if isinstance(answer, list | tuple) else 0
 
 
 def _code(error: Exception) -> str:

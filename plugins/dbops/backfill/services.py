@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbops.backfill.journal import Journal
-from dbops.backfill.target import Target
+from dbops.backfill.target import Pace, Target
 from dbops.connections import closing
 from dbops.keyvalue.views import View
 
@@ -25,12 +25,15 @@ class StepError(RuntimeError):
 class OpenTarget(Protocol):
     """Opens the spec's store for the items of a view; the caller closes what it gets."""
 
-    def __call__(self, view: View, *, threads: int, pause: Callable[[float], object] | None = None) -> Any:
+    def __call__(
+        self, view: View, *, threads: int, reads: Pace | None = None, pause: Callable[[float], object] | None = None
+    ) -> Any:
         """A `target.Target` with ``close``.
 
         Args:
             view: whose items
             threads: requests under way at once
+            reads: pace of the reads; None: nobody limits them
             pause: waits so many seconds before a write is sent again; ends early when the work is to stop
         """
 
@@ -72,8 +75,13 @@ class Services:
 
 @contextmanager
 def opened(
-    services: Services, view: View, *, threads: int, pause: Callable[[float], object] | None = None
+    services: Services,
+    view: View,
+    *,
+    threads: int,
+    reads: Pace | None = None,
+    pause: Callable[[float], object] | None = None,
 ) -> Iterator[Target]:
     """The store, for the items of a view."""
-    with closing(services.target(view, threads=threads, pause=pause)) as target:
+    with closing(services.target(view, threads=threads, reads=reads, pause=pause)) as target:
         yield target

@@ -159,6 +159,12 @@ class Limits(_Part):
         le=1_000_000,
         description="write units a second over all tasks and runs (Redis: keys of up to 1 KB)",
     )
+    read_units_per_s: int = Field(
+        default=2000,
+        ge=1,
+        le=1_000_000,
+        description="read units a second over all tasks and runs: reading back, verification, roll-back (Redis: keys of up to 4 KB)",
+    )
     tasks: int = Field(default=4, ge=1, le=256, description="mapped tasks that copy")
     threads: int = Field(default=8, ge=1, le=64, description="requests that a task has under way")
     chunk_rows: int = Field(default=10_000, ge=1, le=1_000_000, description="rows of a chunk, the unit of the journal")

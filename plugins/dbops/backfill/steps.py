@@ -46,6 +46,8 @@ Numbers = tuple[int, int]
 SEGMENTS_PER_TASK = 2
 ROLL_BACK_LEASE_S = 600.0
 """It is renewed once a page, and a page takes as long as the pace lets it."""
+KEPT_DAYS = 30
+"""So long reports of applications are kept beyond the days that the gate looks at."""
 HOLDS = ("pause", "window", "limit", "overloaded")
 """Kinds of the events with which a copy ended on purpose before it was done."""
 
@@ -373,7 +375,11 @@ def working(services: Services, spec: BackfillSpec, stop: threading.Event) -> It
         first = stack.enter_context(closing(services.source()))
         source = open_source(first, spec)
         lag = stack.enter_context(closing(services.lag_source() if spec.limits.max_lag_s is not None else None))
-        target = stack.enter_context(opened(services, source.view, threads=spec.limits.threads, pause=stop.wait))
+        target = stack.enter_context(
+            opened(
+                services, source.view, threads=spec.limits.threads, reads=_bucket(services, spec, stop, "read"), pause=stop.wait
+            )
+        )  # fmt: skip
         yield source, target, Brake(spec.limits, first, lag, lambda: services.journal.paused(spec.name), stop=stop)
 
 
@@ -697,21 +703,22 @@ def end_roll_back(
     counts, plan = journal.counts(plan_id), journal.plan(plan_id)
     swept = RolledBack()
     if counts["rolled_back"] == plan.chunks:
-        with verifying_with(services, spec, stop) as (source, verifier, conn):
-            remover = _remover(services, spec, plan_id, source, verifier, conn, stop)
-            for segment in range(spec.limits.tasks):
-                for found, _ in remover.sweep(segment, spec.limits.tasks):
-                    swept += found
-        if swept.removed:
-            journal.note(
-                plan_id, Event("roll_back", f"swept: {_kept_by(swept)}", count=swept.removed, run=services.run)
-            )
+        try:
+            with verifying_with(services, spec, stop) as (source, verifier, conn):
+                remover = _remover(services, spec, plan_id, source, verifier, conn, stop)
+                for segment in range(spec.limits.tasks):
+                    for found, _ in remover.sweep(segment, spec.limits.tasks):
+                        swept += found
+        finally:  # an attempt that is held back finds these no more
+            if swept.removed:
+                journal.note(plan_id, Event("sweep", _kept_by(swept), count=swept.removed, run=services.run))
         journal.set_state(plan_id, "rolled_back", expected=(*CLOSED,), run=services.run)
         _doubt_newest(services, spec, plan_id)
+    events = tuple(journal.events(plan_id))
     return Standing(
         spec, journal.plan(plan_id), counts=counts, tally=journal.tally(plan_id), chunks=tuple(journal.chunks(plan_id)),
-        events=tuple(journal.events(plan_id)), kept_by={name: count for name, count in asdict(swept).items() if name in _STAY and count},
-        swept=swept.removed,
+        events=events, kept_by={name: count for name, count in asdict(swept).items() if name in _STAY and count},
+        swept=sum(event.count for event in events if event.kind == "sweep"),
     )  # fmt: skip
 
 
@@ -744,14 +751,17 @@ def _kept_by(done: RolledBack) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in asdict(done).items() if count) or "nothing was there"
 
 
-def _bucket(services: Services, spec: BackfillSpec, stop: threading.Event) -> Bucket:
-    """The pace that everything which writes the spec's target shares."""
+def _bucket(
+    services: Services, spec: BackfillSpec, stop: threading.Event, kind: Literal["write", "read"] = "write"
+) -> Bucket:
+    """The pace that everything which writes, or reads, the spec's target shares."""
     limits, resource = spec.limits, spec.target.resource
     # A spec that names the connection's region writes the table of one that does not.
     if spec.target.kind == "dynamodb":
         resource = spec.target.model_copy(update={"region": services.region or spec.target.region}).resource
+    limit = limits.units_per_s if kind == "write" else limits.read_units_per_s
     return Bucket(
-        services.pool, resource, limits.units_per_s, tasks=limits.tasks, max_wait_s=limits.max_wait_s, wait=stop.wait
+        services.pool, resource, limit, kind=kind, tasks=limits.tasks, max_wait_s=limits.max_wait_s, wait=stop.wait
     )  # fmt: skip
 
 
@@ -782,6 +792,7 @@ def decide_gate(
     silent = [beat for beat in journal.unended(spec.name, since) if beat.application in spec.live.applications]
     beats = chain(silent, journal.beats(spec.name, since))
     found = gating.decide(spec, plan, proof, beats, stream, now, gone=gone)
+    journal.forget_beats(spec.name, since - timedelta(days=KEPT_DAYS))
     reasons = [f"plan {each.plan_id} is being rolled back" for each in plans if _is_half_gone(services, each)]
     return (replace(found, is_open=False, reasons=(*found.reasons, *reasons)) if reasons else found), plan
 

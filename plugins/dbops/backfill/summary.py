@@ -391,11 +391,16 @@ def _estimate(of: Standing) -> list[reports.Section]:
         ["rows", f"{made.rows:,}"],
         ["item size: half, 99 %, all up to", f"{made.p50_bytes:,}, {made.p99_bytes:,}, {made.max_bytes:,} bytes"],
         ["write units", f"{made.units:,.0f} x {made.index_factor:g} for the table and its indexes"],
-        ["limit of the spec", f"{limits.units_per_s:,} units/s over {limits.tasks} tasks of {limits.threads} threads"],
+        [
+            "limits of the spec",
+            f"{limits.units_per_s:,} write and {limits.read_units_per_s:,} read units/s over {limits.tasks} tasks"
+            f" of {limits.threads} threads",
+        ],
         ["cost", f"{made.usd:,.2f} USD of {limits.budget_usd:g} USD"],
         *([f"cost: {name}", f"{usd:,.2f} USD"] for name, usd in made.items),
         ["time", f"{made.hours:,.2f} h of {limits.max_hours:g} h"],
         ["limited by", made.limited_by],
+        ["verification after it", f"{made.verify_hours:,.2f} h by limits.read_units_per_s"],
     ]
     note = "A write that is refused by its condition costs units as well, so a second attempt is not free."
     note += "".join(f" Note: {warning}." for warning in made.warnings)

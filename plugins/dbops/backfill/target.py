@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,13 +38,45 @@ class Overloaded(TargetError):
 
 
 class Pace(Protocol):
-    """How fast a writer may go. Shared by all threads of a task."""
+    """How fast a writer or a reader may go. Shared by all threads of a task."""
 
     def spend(self, units: float) -> None:
-        """Return when so many write units may be spent. Raises guardrails.Refused when that would take too long."""
+        """Return when so many units may be spent. Raises guardrails.Refused when that would take too long."""
 
     def eased(self, pressure: Pressure, refused_units: float) -> None:
-        """Tell that the store turned writes away: the rate falls, and recovers by itself."""
+        """Tell that the store turned requests away: the rate falls, and recovers by itself."""
+
+
+class Reads:
+    """Keeps a pace for reads, whose cost is known only when they are answered: each one pays before it for those that came before.
+
+    So a reader is at most one request of each thread ahead of its pace, and never waits between an item and what it is compared with.
+
+    Args:
+        pace: in read units; None for reads that nobody limits
+    """
+
+    def __init__(self, pace: Pace | None) -> None:
+        self._pace, self._owed, self._lock = pace, 0.0, threading.Lock()
+
+    def pay(self) -> None:
+        """Return when what was read so far is paid for. Raises what the pace raises."""
+        if self._pace is None:
+            return
+        with self._lock:
+            owed, self._owed = self._owed, 0.0
+        if owed:
+            self._pace.spend(owed)
+
+    def owe(self, units: float) -> None:
+        """Note what a read has cost, in read units."""
+        with self._lock:
+            self._owed += units
+
+    def eased(self, pressure: Pressure) -> None:
+        """Tell that the store turned a read away."""
+        if self._pace is not None:
+            self._pace.eased(pressure, 0.0)
 
 
 @dataclass

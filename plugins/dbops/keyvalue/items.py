@@ -21,6 +21,7 @@ LARGEST, SMALLEST = Decimal("9.9999999999999999999999999999999999999E+125"), Dec
 NESTING = 31  # lists and maps in each other; the item itself is the 32nd level
 ITEM_BYTES = 400 * 1024
 WRITE_UNIT_BYTES = 1024
+READ_UNIT_BYTES = 4096
 EXACT = Context(prec=1000)
 _ALL_DIGITS = 10**DIGITS
 _MODULUS = 2**64
@@ -164,6 +165,11 @@ def value_size(attribute: Attribute) -> int:
 def write_units(item: Mapping[str, Attribute]) -> int:
     """Write units that one PutItem of it costs, written or refused; indexes and transactions cost more."""
     return max(1, -(-item_size(item) // WRITE_UNIT_BYTES))
+
+
+def read_units(size: int) -> int:
+    """Read units that one consistent read of so many bytes costs; of an item that is not there as well."""
+    return max(1, -(-size // READ_UNIT_BYTES))
 
 
 def check_size(item: Mapping[str, Attribute]) -> int:
