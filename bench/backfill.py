@@ -27,6 +27,8 @@ from lab.config import LabError
 SERVER, SCHEMA, TABLE, TARGET = "mysql57", "bench_backfill", "rides", "rides"
 NAIVE_SHARE = 5
 """The script copies every so manieth part of the rows, from the first on: it is slow."""
+SMALLER, LARGER = 4, 5
+"""Memory is also taken of a copy of so many times fewer, and so many times more rows."""
 TO_NAIVE, TO_BATCH_WRITER = 8.0, 0.5
 SAMPLE = 100
 CHUNK = 64 * 1024
@@ -44,7 +46,7 @@ def bench(rows: int, rounds: int, latency_ms: float, threads: int) -> dict[str, 
     print(
         f"\n== backfill: {rows:,} rows of {SERVER} into DynamoDB Local, {threads} threads, {rounds} rounds in turn =="
     )
-    make(rows)
+    make(rows * LARGER)
     results: list[dict[str, Any]] = []
     try:
         with TemporaryDirectory() as folder:
@@ -55,11 +57,11 @@ def bench(rows: int, rounds: int, latency_ms: float, threads: int) -> dict[str, 
                     one(arm, rows, folder, threads)
                     for arm in ("naive", "engine", "batch_writer", "engine-blind", "store")
                 ]
-            small = [one("engine", rows // 4, folder, threads)]
+            sized = [one("engine", count, folder, threads) for count in (rows // SMALLER, rows * LARGER)]
             profile = one("engine", rows, folder, threads, is_profiled=True)["profile"]
             with delayed(latency_ms / 1000) as endpoint:
                 far = [
-                    one(arm, rows // 4, folder, threads, endpoint=endpoint)
+                    one(arm, rows // SMALLER, folder, threads, endpoint=endpoint)
                     for _ in range(rounds)
                     for arm in ("naive", "engine", "batch_writer")
                 ]
@@ -69,8 +71,10 @@ def bench(rows: int, rounds: int, latency_ms: float, threads: int) -> dict[str, 
     show(results)
     ratios = {"loopback": verdicts(results, rounds)}
     bottleneck(results, profile)
-    peaks = [max(each["peak_rss_mb"] for each in runs if each["arm"] == "engine") for runs in (small, results)]
-    print(f"\npeak memory of the engine: {peaks[0]} MB for {rows // 4:,} rows, {peaks[1]} MB for {rows:,}")
+    engine = [each for each in (*results, *sized) if each["arm"] == "engine"]
+    counts = sorted({each["rows"] for each in engine})
+    peaks = {count: max(each["peak_rss_mb"] for each in engine if each["rows"] == count) for count in counts}
+    print(f"\npeak memory of the engine: {', '.join(f'{peak} MB for {count:,} rows' for count, peak in peaks.items())}")
     print(f"\nWith {latency_ms:g} ms more for each answer:")
     show(far)
     ratios["delayed"] = verdicts(far, rounds)
