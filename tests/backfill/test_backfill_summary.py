@@ -122,7 +122,6 @@ def test_a_plan_that_is_copied_and_proven_is_ok() -> None:
     assert reasons == [
         "all 100 rows are in the store or superseded there; compared in both directions, nothing differs"
     ]
-    assert summary.alert(standing()) == ""
 
 
 SAMPLED = {"mode": "sample", "sample_rows": 1000}
@@ -130,7 +129,6 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     *((f"forward-{name}", {"verification": proof(forward={"equal": 99, name: 1})}, f"1 row {name}: ") for name in sorted(FAILING)),
     *((f"reverse-{name}", {"verification": proof(reverse={"equal": 99, name: 1})}, f"1 item {name}: ") for name in sorted(FAILING)),
     ("unknown-class", {"verification": proof(forward={"equal": 99, "odd": 1})}, "1 row odd: "),
-    ("error", {"error": "another run has it"}, "another run has it"),
     ("no-plan", {"plan": None}, "there is no plan"),
     ("rolled-back", {"plan": replace(PLAN, state="rolled_back")}, "is rolled back"),
     ("abandoned", {"plan": replace(PLAN, state="abandoned")}, "is abandoned"),
@@ -169,7 +167,6 @@ def test_what_is_wrong_unfinished_or_unknown_fails(more: dict[str, Any], reason:
     verdict, reasons = summary.judge(standing(**more))
     assert verdict is Verdict.FAILED
     assert any(reason in told for told in reasons), reasons
-    assert reason.split(":")[0] in summary.alert(standing(**more))
 
 
 DOUBTS: list[tuple[str, dict[str, Any], str]] = [
@@ -213,8 +210,6 @@ def test_what_must_not_begin_is_refused(more: dict[str, Any], reason: str, dry_r
     verdict, reasons = summary.judge(standing(**more), dry_run=dry_run)
     assert verdict is Verdict.REFUSED
     assert any(reason in told for told in reasons), reasons
-    assert "What was written stays" in summary.alert(standing(**more), dry_run=dry_run)
-    assert "Nothing was written" in summary.alert(standing(**more, tally=Tally()), dry_run=dry_run)
 
 
 def test_an_approval_lifts_the_budget_only() -> None:
@@ -248,18 +243,18 @@ def test_a_dry_run_says_what_it_would_cost() -> None:
     forward=st.dictionaries(st.sampled_from([*sorted(summary.MEANING), "odd"]), st.integers(0, 3)),
     reverse=st.none() | st.dictionaries(st.sampled_from([*sorted(summary.MEANING), "odd"]), st.integers(0, 3)),
     ended=st.booleans(), rejected=st.none() | st.integers(0, 2), done=st.integers(0, 3), left=st.integers(0, 2),
-    state=st.sampled_from(["planned", "copying", "copied", "verified", "rolled_back", "abandoned"]), error=st.sampled_from(["", "gone"]),
+    state=st.sampled_from(["planned", "copying", "copied", "verified", "rolled_back", "abandoned"]),
 )  # fmt: skip
 def test_ok_is_only_what_is_whole_proven_and_closed(
-    forward: dict[str, int], reverse: dict[str, int] | None, ended: bool, rejected: int | None, done: int, left: int, state: Any, error: str
+    forward: dict[str, int], reverse: dict[str, int] | None, ended: bool, rejected: int | None, done: int, left: int, state: Any
 ) -> None:  # fmt: skip
     verified = proof(forward=forward, reverse=reverse, ended_at=NOW if ended else None)
     of = standing(
-        verification=verified, reject_count=rejected, counts={"done": done, "planned": left}, plan=replace(PLAN, state=state), error=error
+        verification=verified, reject_count=rejected, counts={"done": done, "planned": left}, plan=replace(PLAN, state=state)
     )  # fmt: skip
     fine = {"equal", "target_newer"}
     is_clean = all(name in fine or not n for counts in (forward, reverse or {}) for name, n in counts.items())
-    whole = done == 2 and left == 0 and not error and rejected == 0 and state == "verified"
+    whole = done == 2 and left == 0 and rejected == 0 and state == "verified"
     assert (summary.judge(of)[0] is Verdict.OK) == (
         whole and ended and reverse is not None and is_clean and sum(forward.values()) > 0
     )
@@ -333,14 +328,14 @@ def test_keys_are_shown_only_where_a_row_has_to_be_found() -> None:
     found = standing(
         differences=(Difference(key, "missing", "3", "", ""),), rejects=(Rejected((key,), "too large"),), reject_count=1
     )
-    html = reports.render_html(summary.run_report(found, COMMON))
-    assert html.count(key) == 2
-    assert key not in summary.alert(found)
+    report = summary.run_report(found, COMMON)
+    assert reports.render_html(report).count(key) == 2
+    assert not any(key in reason for reason in report.reasons)
 
 
 def test_values_are_escaped_and_secrets_masked() -> None:
     of = standing(
-        error=HOSTILE, events=(Event("pressure", HOSTILE, at=NOW),), differences=(Difference(HOSTILE, "converter", HOSTILE, "1", HOSTILE),),
+        events=(Event("pressure", HOSTILE, at=NOW),), differences=(Difference(HOSTILE, "converter", HOSTILE, "1", HOSTILE),),
         rejects=(Rejected((HOSTILE,), HOSTILE),), reject_count=1, chunks=(chunk(0, state="planned", error=HOSTILE),),
         findings=(Check(text=HOSTILE),),
         held=HOSTILE,
@@ -349,19 +344,6 @@ def test_values_are_escaped_and_secrets_masked() -> None:
     assert "<script>alert" not in html
     assert "hunter2" not in html
     assert "hunter2" not in reports.render_html(summary.preflight_report(of, COMMON))
-    assert "hunter2" not in summary.alert(of)
-
-
-def test_an_alert_says_what_is_safe_to_do_and_fits() -> None:
-    text = summary.alert(standing(verification=proof(forward={"equal": 90, "extra": 10})))
-    assert "Keep the fall-back reads on" in text
-    assert "tombstone" in text
-    assert "goes on from its checkpoints" in summary.alert(standing(counts={"done": 1, "planned": 1}))
-    many = tuple(Check(f"check_{n}", text="x" * 900) for n in range(200))
-    long = summary.alert(standing(findings=many, tally=Tally()))
-    assert len(long) <= summary.ALERT_CHARS
-    assert "more; see the report" in long
-    assert long.endswith("Safe to do now:   Nothing was written. Do what the reasons say, then run it again.")
 
 
 def series(*rows: int, step_s: float = 60) -> tuple[Sample, ...]:
@@ -440,7 +422,6 @@ def test_a_roll_back_says_what_it_removed_and_what_stays() -> None:
 @pytest.mark.parametrize(
     ("more", "verdict", "reason"),
     [
-        pytest.param({"error": "gone"}, Verdict.FAILED, "gone", id="error"),
         pytest.param({"plan": None}, Verdict.FAILED, "no plan", id="no-plan"),
         pytest.param({"findings": (Check(),)}, Verdict.REFUSED, "binlog_format", id="refused"),
         pytest.param({"counts": {"rolled_back": 1, "done": 1}}, Verdict.FAILED, "1 of 2 chunks", id="unfinished"),

@@ -1,8 +1,9 @@
-"""The reports and alerts of a backfill: dry run, copy and verification, roll-back, gate.
+"""The reports of a backfill: dry run, copy and verification, roll-back, gate.
 
 Every verdict is fail-closed: a chunk that nobody finished, a row without an outcome, a direction that was not read, a count that is unknown
 is no OK. Keys are data of customers: they are shown where a DBA has to find a row (rejects, differences, chunks that are not done), and
-nowhere in alerts. Values of other columns are never shown. What AWS and MySQL have said is masked, because it may quote a login.
+not in reasons, of which alerts are made. Values of other columns are never shown. What AWS and MySQL have said is masked, because it may
+quote a login.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from dbops import reports
-from dbops.alerting import MAX_FIELD, MAX_MESSAGE, mask
+from dbops.alerting import mask
 from dbops.backfill import charts
 from dbops.backfill.charts import Sample
 from dbops.backfill.estimate import Estimate
@@ -44,9 +45,6 @@ MAX_ROWS = 1_000
 """Rows of rejects, differences and chunks in a report; the journal has all, the report says how many it left out."""
 MAX_EVENTS = 200
 MAX_REASONS = 30
-ALERT_CHARS = MAX_MESSAGE - 500
-ALERT_REST = 100
-"""Kept free for the line that counts what an alert leaves out."""
 _KNOWN: tuple[str, ...] = get_args(Class)
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*\"""")
 MEANING: Mapping[str, str] = {
@@ -104,8 +102,6 @@ class Standing:
     """Of a roll-back: why items stay (`roll_back.RolledBack`)."""
     swept: int = 0
     """Of a roll-back: items removed whose row has gone since, so that no chunk counts them."""
-    error: str = ""
-    """Why the run could not do its work."""
 
     @property
     def done(self) -> int:
@@ -139,8 +135,6 @@ def judge(of: Standing, *, dry_run: bool = False) -> tuple[Verdict, list[str]]:
     FAILED: something is wrong, unfinished or unknown; REFUSED: it must not begin, or waits for an approval; DRY_RUN: nothing was written;
     WARNING: it is right, and a person should look; OK: every row has its item, proven in both directions.
     """
-    if of.error:
-        return Verdict.FAILED, [_masked(of.error)]
     if against := _against(of):
         return Verdict.REFUSED, _masked_all(against)
     if dry_run:
@@ -695,8 +689,6 @@ def _spec(of: Standing) -> reports.Section:
 
 def judge_roll_back(of: Standing, *, dry_run: bool = False) -> tuple[Verdict, list[str]]:
     """The verdict on a roll-back, and its reasons, never none. OK: every chunk is rolled back, and no item of the plan is left."""
-    if of.error:
-        return Verdict.FAILED, [_masked(of.error)]
     if of.plan is None:
         return Verdict.FAILED, ["there is no plan to roll back"]
     if against := [f"refused: {one.id}: {one.text}; {one.fix}" for one in of.refusals]:
@@ -817,46 +809,6 @@ def gate_report(spec: BackfillSpec, plan: Plan | None, found: Gate, common: Mapp
         ],
         **common,
     )  # fmt: skip
-
-
-# Alerts --------------------------------------------------------------------------------------------------------------
-
-
-def alert(of: Standing, *, dry_run: bool = False) -> str:
-    """Text of an alert, without keys; "" when nobody has to look."""
-    verdict, reasons = judge(of, dry_run=dry_run)
-    if verdict in (Verdict.OK, Verdict.DRY_RUN):
-        return ""
-    tail = []
-    if of.plan is not None:
-        done = f"{of.done:,} of {of.plan.chunks:,} chunks done, {of.tally.written:,} rows written, each only over nothing or older"
-        tail.append(f"Has happened:     {done}")
-    tail.append(f"Safe to do now:   {_safe(of, verdict)}")
-    head = [f"Spec:             {of.spec.name} (owner {of.spec.owner})"]
-    told = [f"{verdict.value + ':':<18}{reasons[0]}", *(f"{'':<18}{reason}" for reason in _bounded(reasons)[1:])]
-    room = ALERT_CHARS - sum(len(line) + 1 for line in [*head, *tail])
-    return "\n".join([*head, *_fitting(told, room), *tail])
-
-
-def _fitting(lines: Sequence[str], room: int) -> list[str]:
-    """As many lines as there is room for; what is left out is counted. What has happened and what is safe is never cut off."""
-    cut = [line if len(line) <= MAX_FIELD else f"{line[:MAX_FIELD]}..." for line in lines]
-    left = len(cut)
-    while left and sum(len(line) + 1 for line in cut[:left]) > room - ALERT_REST:
-        left -= 1
-    return cut if left == len(cut) else [*cut[:left], f"{'':<18}and {len(cut) - left} more; see the report"]
-
-
-def _safe(of: Standing, verdict: Verdict) -> str:
-    if verdict is Verdict.REFUSED:
-        return f"{'What was written stays' if of.tally.read else 'Nothing was written'}. Do what the reasons say, then run it again."
-    proof = of.verification
-    wrong = {name for counts in proof.counts.values() for name, number in counts.items() if number} if proof else set()
-    if told := [REPAIR[name] for name in REPAIR if name in wrong]:
-        return f"Keep the fall-back reads on. Then: {'; '.join(told)}."
-    return (
-        "Run the same action again: it goes on from its checkpoints, and what is written already is not written over."
-    )
 
 
 # Small things --------------------------------------------------------------------------------------------------------
