@@ -55,7 +55,7 @@ def parts(page: Path) -> dict[str, str]:
 def classes() -> str:
     """What a row and its item may be to each other, and what to do then."""
     from dbops.backfill.records import FAILING
-    from dbops.backfill.summary import MEANING, REPAIR
+    from dbops.backfill.verdict import MEANING, REPAIR
 
     lines = ["| class | meaning | fails | what to do |", "| --- | --- | --- | --- |"]
     for name, meaning in MEANING.items():

@@ -37,7 +37,7 @@ from dbops.backfill.roll_back import Remover, RolledBack
 from dbops.backfill.services import Services, StepError, opened
 from dbops.backfill.source import Source, open_source
 from dbops.backfill.spec import BackfillSpec
-from dbops.backfill.summary import Standing
+from dbops.backfill.verdict import Standing
 from dbops.backfill.verify import TooManyDifferences, Verifier
 from dbops.connections import closing
 

@@ -1,9 +1,7 @@
 """The reports of a backfill: dry run, copy and verification, roll-back, gate.
 
-Every verdict is fail-closed: a chunk that nobody finished, a row without an outcome, a direction that was not read, a count that is unknown
-is no OK. Keys are data of customers: they are shown where a DBA has to find a row (rejects, differences, chunks that are not done), and
-not in reasons, of which alerts are made. Values of other columns are never shown. What AWS and MySQL have said is masked, because it may
-quote a login.
+Keys are data of customers: they are shown where a DBA has to find a row (rejects, differences, chunks that are not done). Values of other
+columns are never shown. What AWS and MySQL have said is masked, because it may quote a login.
 """
 
 from __future__ import annotations
@@ -11,32 +9,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from dbops import reports
 from dbops.alerting import mask
 from dbops.backfill import charts
-from dbops.backfill.charts import Sample
-from dbops.backfill.estimate import Estimate
-from dbops.backfill.findings import Finding
 from dbops.backfill.gate import Gate
-from dbops.backfill.preflight import TypeRow
-from dbops.backfill.records import (
-    FAILING,
-    Chunk,
-    Class,
-    Compared,
-    Difference,
-    Direction,
-    Event,
-    Plan,
-    Rejected,
-    Tally,
-    Verification,
-)
+from dbops.backfill.records import Chunk, Direction, Plan, Tally
 from dbops.backfill.spec import BackfillSpec
-from dbops.backfill.target import TargetFacts
+from dbops.backfill.verdict import CLASSES, MEANING, REPAIR, Standing, counted, fails, judge, judge_roll_back
 from dbops.reports import Verdict
 
 SHOWN = 100
@@ -45,295 +26,7 @@ MAX_ROWS = 1_000
 """Rows of rejects, differences and chunks in a report; the journal has all, the report says how many it left out."""
 MAX_EVENTS = 200
 MAX_REASONS = 30
-_KNOWN: tuple[str, ...] = get_args(Class)
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*\"""")
-MEANING: Mapping[str, str] = {
-    "equal": "same content, same version",
-    "target_newer": "the store has a newer write, which came by another way",
-    "source_newer": "MySQL has a newer row, and the store did not get it in the time to drain: dual write and stream have both lost it",
-    "missing": "the row has no item: not copied, or removed by somebody outside of the rules",
-    "extra": "the item lives, its row is gone: a delete was lost, or a row was raised from the dead",
-    "converter": "one version, two contents: somebody converts differently, or wrote without raising the version",
-    "unversioned": "the item has no version, or one of another kind: somebody writes outside of the rules",
-    "ahead": "the item's version stays above the row's, so it hides the row: the version of a row went down",
-}
-"""What each class says."""
-REPAIR: Mapping[str, str] = {
-    "source_newer": "a run with `copy: false, repair: true` writes it under the condition; then find which writer lost it",
-    "missing": "a run with `copy: false, repair: true` writes it under the condition",
-    "extra": "see that the stream delivers; then a run with `copy: false, repair: true, bury_extra: true` writes a tombstone in its place",
-    "converter": "repair writes nothing here, as no version is newer: find the writer, correct it, raise the version of these rows",
-    "unversioned": "find the writer that leaves out the version; correct it, then write these items again under a version",
-    "ahead": "find what lowered the version (a key inserted again from 1, a joined row deleted); raise it above the item's in MySQL",
-}
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What a run knows of one spec when it ends; None or empty where it did not ask."""
-
-    spec: BackfillSpec
-    plan: Plan | None = None
-    findings: tuple[Finding, ...] = ()
-    """Of the preflight."""
-    types: tuple[TypeRow, ...] = ()
-    facts: TargetFacts | None = None
-    estimate: Estimate | None = None
-    approved_by: str | None = None
-    """Who approved this very plan."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Chunks of the plan by state."""
-    tally: Tally = field(default_factory=Tally)
-    chunks: tuple[Chunk, ...] = ()
-    held: str = ""
-    """Why the copy ended early on purpose: a pause, the window, a limit."""
-    rejects: tuple[Rejected, ...] = ()
-    reject_count: int | None = None
-    """None: not counted, which is not 0."""
-    verification: Verification | None = None
-    parts: tuple[Compared, ...] = ()
-    """Of the verification: chunks, segments of the store, strata of a sample."""
-    differences: tuple[Difference, ...] = ()
-    difference_count: int | None = None
-    samples: tuple[Sample, ...] = ()
-    events: tuple[Event, ...] = ()
-    """Oldest first."""
-    kept_by: Mapping[str, int] = field(default_factory=dict)
-    """Of a roll-back: why items stay (`roll_back.RolledBack`)."""
-    swept: int = 0
-    """Of a roll-back: items removed whose row has gone since, so that no chunk counts them."""
-
-    @property
-    def done(self) -> int:
-        """Chunks that are done."""
-        return self.counts.get("done", 0)
-
-    @property
-    def refusals(self) -> list[Finding]:
-        """What stands against it."""
-        return [one for one in self.findings if one.stops]
-
-    @property
-    def warnings(self) -> list[Finding]:
-        """What a person should know."""
-        return [one for one in self.findings if not one.stops]
-
-    @property
-    def spent_usd(self) -> float | None:
-        """What the copy cost by the write units that it used, at the estimate's price: reads are in the proportion of the estimate."""
-        if self.estimate is None or not self.estimate.units:
-            return None
-        return self.estimate.usd * self.tally.units / (self.estimate.units * self.estimate.index_factor)
-
-
-# Verdicts ------------------------------------------------------------------------------------------------------------
-
-
-def judge(of: Standing, *, dry_run: bool = False) -> tuple[Verdict, list[str]]:
-    """The verdict on a run, and its reasons, never none.
-
-    FAILED: something is wrong, unfinished or unknown; REFUSED: it must not begin, or waits for an approval; DRY_RUN: nothing was written;
-    WARNING: it is right, and a person should look; OK: every row has its item, proven in both directions.
-    """
-    if against := _against(of):
-        return Verdict.REFUSED, _masked_all(against)
-    if dry_run:
-        told = ["dry run: nothing was written to the store"]
-        return Verdict.DRY_RUN, _masked_all([*told, *(f"warning: {one.id}: {one.text}" for one in of.warnings)])
-    doubts = _doubts(of)
-    if wrong := _wrong(of):
-        return Verdict.FAILED, _masked_all([*wrong, *doubts])
-    if doubts:
-        return Verdict.WARNING, _masked_all(doubts)
-    return Verdict.OK, [
-        f"all {of.plan.rows if of.plan else 0:,} rows are in the store or superseded there; compared in both directions, nothing differs"
-    ]
-
-
-def _against(of: Standing) -> list[str]:
-    found = [f"refused: {one.id}: {one.text}; {one.fix}" for one in of.refusals]
-    limits, estimate = of.spec.limits, of.estimate
-    if estimate is None:
-        return (
-            found
-            if of.plan is not None
-            else [*found, "refused: there is no estimate, so the budget is not known to hold"]
-        )
-    if not estimate.hours <= limits.max_hours:  # NaN is over every limit
-        found.append(
-            f"refused: it would take {estimate.hours:,.1f} h, limits.max_hours is {limits.max_hours:g} "
-            f"(limited by {estimate.limited_by}); raise what limits it, or max_hours"
-        )
-    if not estimate.usd <= limits.budget_usd and not of.approved_by:
-        found.append(
-            f"approval: it would cost {estimate.usd:,.2f} USD, limits.budget_usd is {limits.budget_usd:g}; "
-            "approve this plan, or raise the budget"
-        )
-    return found
-
-
-def _wrong(of: Standing) -> list[str]:
-    if of.plan is None:
-        return ["there is no plan: nothing was copied"]
-    if of.plan.state in ("rolled_back", "abandoned"):
-        return [f"plan {of.plan.plan_id} is {of.plan.state.replace('_', ' ')}: the store is not complete"]
-    unfinished = [] if of.held else _unfinished(of, of.plan)
-    return [
-        *unfinished,
-        *_accounts(of),
-        *_rejects_wrong(of),
-        *([] if unfinished or of.held else _unproven(of, of.plan)),
-    ]
-
-
-def _unfinished(of: Standing, plan: Plan) -> list[str]:
-    if of.done == plan.chunks and sum(of.counts.values()) == plan.chunks:
-        return []
-    states = ", ".join(f"{number:,} {state}" for state, number in sorted(of.counts.items())) or "none counted"
-    return [
-        f"plan {plan.plan_id} is unfinished: of {plan.chunks:,} chunks {states}; the next run goes on from its checkpoints"
-    ]
-
-
-def _accounts(of: Standing) -> list[str]:
-    """Every row that was read has one outcome."""
-    tally = of.tally
-    told = (
-        tally.written + tally.buried + tally.equal + tally.newer + tally.tombstones + tally.unversioned + tally.rejected
-    )
-    if told == tally.read:
-        return []
-    return [
-        f"the journal counts {tally.read:,} rows read and {told:,} outcomes: rows are unaccounted for; copy these chunks again"
-    ]
-
-
-def _rejects_wrong(of: Standing) -> list[str]:
-    allowed = of.spec.rejects
-    if of.reject_count is None:
-        return ["the rejected rows were not counted"]
-    count = max(of.reject_count, len(of.rejects))
-    if count and allowed.policy == "stop":
-        return [f"{_count(count, 'row')} cannot be an item, and rejects.policy is stop"]
-    if count > allowed.max_rows:
-        return [
-            f"{_count(count, 'row')} cannot be an item, rejects.max_rows is {allowed.max_rows:,}; the table has keys and reasons"
-        ]
-    return []
-
-
-def _unproven(of: Standing, plan: Plan) -> list[str]:
-    """What is missing for a proof, and what the proof has found."""
-    proof = of.verification
-    if proof is None:
-        return ["the copy is done and was not verified: run again with copy: false"]
-    if proof.ended_at is None:
-        return ["the verification did not come to its end: clear the tasks that are red, or run again with copy: false"]
-    found = _differing(proof)
-    parts = {one.part for one in of.parts if one.direction == "forward"}
-    if proof.mode == "full" and of.parts and len(parts) < plan.chunks:
-        found.append(
-            f"{len(parts):,} of {plan.chunks:,} chunks were compared: clear the tasks that are red, or run again with copy: false"
-        )
-    last = max((chunk.done_at for chunk in of.chunks if chunk.done_at is not None), default=None)
-    if last is not None and proof.began_at < last:
-        found.append(
-            f"chunks were written after the verification began at {proof.began_at:%Y-%m-%d %H:%M:%S}: verify again"
-        )
-    if not _total(_rows(proof)) and plan.rows > (of.reject_count or 0):
-        found.append("the verification compared no row")
-    if of.spec.verify.reverse and "reverse" not in proof.counts:
-        found.append(
-            "verify.reverse is set, and the store was not read against MySQL: items without a row would not be noticed"
-        )
-    found += _sample_too_small(of, plan, proof)
-    if not found and proof.verdict != "clean":
-        found.append(
-            f"the verification ended as {proof.verdict or 'unknown'}, not as clean: see its parts, and run again with copy: false"
-        )
-    if not found and plan.state != "verified" and not _is_sample_for_full(of, proof):
-        found.append(f"the verification is clean, but the plan is {plan.state}: the run did not close it")
-    return found
-
-
-def _differing(proof: Verification) -> list[str]:
-    found = []
-    for what, counts in (("row", _rows(proof)), ("item", proof.counts.get("reverse"))):
-        for name, number in sorted((counts or {}).items()):
-            if number and _fails(name):
-                found.append(f"{_count(number, what)} {name}: {MEANING.get(name, 'a class that nobody here knows')}")
-    return found
-
-
-def _sample_too_small(of: Standing, plan: Plan, proof: Verification) -> list[str]:
-    wanted, mode = of.spec.verify, str(proof.mode)
-    if mode == "full":
-        return []
-    if mode != "sample":
-        return [f"verification of mode {mode!r} is unknown"]
-    asked, compared = min(wanted.sample_rows, plan.rows - (of.reject_count or 0)), _total(_rows(proof))
-    found = [f"the sample has {compared:,} rows of {asked:,} that were asked for"] if compared < asked else []
-    return found if proof.bound is not None else [*found, "the sample states no bound"]
-
-
-def _doubts(of: Standing) -> list[str]:
-    found = []
-    if of.estimate is None:
-        found.append("there is no estimate, so the cost was not compared with the budget")
-    if of.held:
-        found.append(
-            f"the copy stopped on purpose at {of.done:,} of {of.plan.chunks if of.plan else 0:,} chunks: {of.held}"
-        )
-    found += [f"warning: {one.id}: {one.text}" for one in of.warnings]
-    if of.reject_count:
-        found.append(
-            f"{_count(of.reject_count, 'row')} cannot be an item and stayed in MySQL only (allowed: {of.spec.rejects.max_rows:,})"
-        )
-    if of.tally.unversioned:
-        found.append(
-            f"{of.tally.unversioned:,} items without version were met and left as they were: somebody writes outside of the rules"
-        )
-    found += _weak_proof(of)
-    if (
-        of.estimate is not None
-        and of.spent_usd is not None
-        and of.spent_usd > of.spec.limits.budget_usd
-        and not of.approved_by
-    ):
-        found.append(f"it cost {of.spent_usd:,.2f} USD, limits.budget_usd is {of.spec.limits.budget_usd:g}")
-    return found
-
-
-def _weak_proof(of: Standing) -> list[str]:
-    proof = of.verification
-    if proof is None or of.held:
-        return []
-    found = []
-    if not of.spec.verify.reverse and "reverse" not in proof.counts:
-        found.append("verify.reverse is off: items whose row is gone would not be noticed")
-    if _is_sample_for_full(of, proof):
-        found.append("verify.mode is full, and only a sample was compared: the plan is not verified by it")
-    if proof.mode == "sample" and proof.bound is not None:
-        found.append(
-            f"a sample of {_total(_rows(proof)):,} rows: with 95 % confidence at most "
-            f"{proof.bound:.3g} of all rows are wrong, which is no proof of none"
-        )
-    return found
-
-
-def _is_sample_for_full(of: Standing, proof: Verification) -> bool:
-    return proof.mode == "sample" and of.spec.verify.mode == "full"
-
-
-def _rows(proof: Verification) -> Mapping[Any, int]:
-    """Rows by class: all of them, or those of the sample."""
-    return proof.counts.get("sample" if proof.mode == "sample" else "forward") or {}
-
-
-def _total(counts: Mapping[Any, int] | None) -> int:
-    return sum((counts or {}).values())
-
-
 # Dry run -------------------------------------------------------------------------------------------------------------
 
 
@@ -348,14 +41,14 @@ def preflight_report(of: Standing, common: Mapping[str, Any], *, dry_run: bool =
     verdict, reasons = judge(of, dry_run=dry_run)
     sections = [*_checks(of), *_estimate(of), *_types(of), *_facts(of), _spec(of)]
     return reports.Report(
-        title=f"Backfill {of.spec.name}{' (dry run)' if dry_run else ''}", spec=of.spec.name, verdict=verdict, reasons=_bounded(reasons),
+        title=f"Backfill {of.spec.name}{' (dry run)' if dry_run else ''}", spec=of.spec.name, verdict=verdict, reasons=_told(reasons),
         figures=_preflight_figures(of), sections=sections, **common,
     )  # fmt: skip
 
 
 def _preflight_figures(of: Standing) -> list[reports.Figure]:
     found = [
-        reports.Figure(label="Refusals", value=f"{len(of.refusals):,}", note=_count(len(of.warnings), "warning")),
+        reports.Figure(label="Refusals", value=f"{len(of.refusals):,}", note=counted(len(of.warnings), "warning")),
     ]
     if of.estimate is None:
         return found
@@ -441,7 +134,7 @@ def run_report(of: Standing, common: Mapping[str, Any], *, action: str = "copy")
         *(_checks(of) if of.refusals or of.warnings else []), *_plan(of), *_events(of), _spec(of),
     ]  # fmt: skip
     return reports.Report(
-        title=f"Backfill {of.spec.name}: {action}", spec=of.spec.name, verdict=verdict, reasons=_bounded(reasons),
+        title=f"Backfill {of.spec.name}: {action}", spec=of.spec.name, verdict=verdict, reasons=_told(reasons),
         figures=_figures(of), sections=sections, **common,
     )  # fmt: skip
 
@@ -503,9 +196,9 @@ def _proof(of: Standing) -> list[reports.Section]:
     if proof is None:
         return [reports.Text(title="Verification", body="The store was not compared with MySQL yet.")]
     directions = [name for name in get_args(Direction) if name in proof.counts]
-    names = [*_KNOWN, *sorted({name for counts in proof.counts.values() for name in counts} - set(_KNOWN))]
+    names = [*CLASSES, *sorted({name for counts in proof.counts.values() for name in counts} - set(CLASSES))]
     rows = [
-        [name, *(proof.counts[each].get(name, 0) for each in directions), "fails" if _fails(name) else "fine",  # type: ignore[call-overload]
+        [name, *(proof.counts[each].get(name, 0) for each in directions), "fails" if fails(name) else "fine",  # type: ignore[call-overload]
          MEANING.get(name, "a class that nobody here knows"), REPAIR.get(name)]
         for name in names
     ]  # fmt: skip
@@ -549,14 +242,10 @@ def _strata(of: Standing) -> list[reports.Section]:
     return [_table("Parts of the verification", columns, rows, file="parts", shown=SHOWN, note=note)]
 
 
-def _fails(name: str) -> bool:
-    return name in FAILING or name not in _KNOWN
-
-
 def _differences(of: Standing) -> list[reports.Section]:
     if not of.differences:
         return []
-    order = {name: number for number, name in enumerate(reversed(_KNOWN))}
+    order = {name: number for number, name in enumerate(reversed(CLASSES))}
     chosen = sorted(of.differences, key=lambda one: (order.get(one.classed, -1), one.key))[:MAX_ROWS]
     rows = [
         [one.classed, one.key, one.source_version or None, one.target_version or None, one.detail, one.looks]
@@ -687,42 +376,6 @@ def _spec(of: Standing) -> reports.Section:
 # Roll-back -----------------------------------------------------------------------------------------------------------
 
 
-def judge_roll_back(of: Standing, *, dry_run: bool = False) -> tuple[Verdict, list[str]]:
-    """The verdict on a roll-back, and its reasons, never none. OK: every chunk is rolled back, and no item of the plan is left."""
-    if of.plan is None:
-        return Verdict.FAILED, ["there is no plan to roll back"]
-    if against := [f"refused: {one.id}: {one.text}; {one.fix}" for one in of.refusals]:
-        return Verdict.REFUSED, _masked_all(against)
-    if dry_run:
-        return Verdict.DRY_RUN, [
-            f"dry run: at most {of.tally.written:,} items bear the stamp {of.plan.stamp}; those that are unchanged would be removed"
-        ]
-    back, chunks = of.counts.get("rolled_back", 0), of.plan.chunks
-    if back != chunks or sum(of.counts.values()) != chunks:
-        return Verdict.FAILED, [
-            f"{back:,} of {chunks:,} chunks are rolled back; clear the task roll_back, which goes on"
-        ]
-    if of.plan.state != "rolled_back":
-        return Verdict.FAILED, [
-            f"every chunk is rolled back, but the plan is {of.plan.state}: the run did not close it"
-        ]
-    removed, kept = _removed(of)
-    told = f"{removed:,} items removed; {kept:,} stay, because others have written them or they are tombstones"
-    if changed := sum(number for why, number in of.kept_by.items() if why in _CHANGED):
-        return Verdict.WARNING, [
-            f"{changed:,} items stay though they bear the stamp: the store has changes that MySQL has not",
-            told,
-        ]
-    return Verdict.OK, [told]
-
-
-_CHANGED = frozenset({"newer", "overtaken"})
-
-
-def _removed(of: Standing) -> tuple[int, int]:
-    return sum(one.removed for one in of.chunks) + of.swept, sum(one.kept for one in of.chunks)
-
-
 def roll_back_report(of: Standing, common: Mapping[str, Any], *, dry_run: bool = False) -> reports.Report:
     """The report of a roll-back.
 
@@ -732,11 +385,10 @@ def roll_back_report(of: Standing, common: Mapping[str, Any], *, dry_run: bool =
         dry_run: nothing was to be removed
     """
     verdict, reasons = judge_roll_back(of, dry_run=dry_run)
-    removed, kept = _removed(of)
     figures = [
-        reports.Figure(label="Removed", value=f"{removed:,}", note=f"of {of.tally.written:,} that the plan wrote"),
+        reports.Figure(label="Removed", value=f"{of.removed:,}", note=f"of {of.tally.written:,} that the plan wrote"),
         reports.Figure(
-            label="Stay", value=f"{kept:,}", note="written by others since, tombstones, changed in the store"
+            label="Stay", value=f"{of.kept:,}", note="written by others since, tombstones, changed in the store"
         ),
         reports.Figure(
             label="Chunks",
@@ -746,7 +398,7 @@ def roll_back_report(of: Standing, common: Mapping[str, Any], *, dry_run: bool =
     ]
     why = [[name, number] for name, number in sorted(of.kept_by.items())]
     ordered = sorted(of.chunks, key=lambda one: (one.state == "rolled_back", not one.error, one.number))[:MAX_ROWS]
-    rows: list[list[Any]] = [["all", None, removed, kept, None, None]]
+    rows: list[list[Any]] = [["all", None, of.removed, of.kept, None, None]]
     rows += [
         [one.number, one.state, one.removed, one.kept, one.attempt, without_values(one.error) or None]
         for one in ordered
@@ -761,7 +413,7 @@ def roll_back_report(of: Standing, common: Mapping[str, Any], *, dry_run: bool =
     ]  # fmt: skip
     return reports.Report(
         title=f"Roll-back of backfill {of.spec.name}{' (dry run)' if dry_run else ''}", spec=of.spec.name, verdict=verdict,
-        reasons=_bounded(reasons), figures=figures, sections=sections, **common,
+        reasons=_told(reasons), figures=figures, sections=sections, **common,
     )  # fmt: skip
 
 
@@ -778,7 +430,7 @@ def gate_report(spec: BackfillSpec, plan: Plan | None, found: Gate, common: Mapp
         common: dag_id, run_id, parameters, versions and provenance
     """
     days, told = spec.gate.quiet_days, found.applications
-    reasons = _masked_all([*found.reasons, *found.notes])
+    reasons = [*found.reasons, *found.notes]
     if found.opens_at is not None and not found.is_open:
         reasons.append(
             f"if no read falls back until then, the reports allow it from {found.opens_at:%Y-%m-%d %H:%M} UTC on"
@@ -791,12 +443,12 @@ def gate_report(spec: BackfillSpec, plan: Plan | None, found: Gate, common: Mapp
     columns = [
         "application", "last heard, UTC", "reads", "fall-back hits", "last of them, UTC", "lost dual writes", "processes", "fell silent",
     ]  # fmt: skip
-    opened = [f"open: no read fell back to MySQL for {_count(days, 'day')}, in {_count(len(rows), 'application')}"]
+    opened = [f"open: no read fell back to MySQL for {counted(days, 'day')}, in {counted(len(rows), 'application')}"]
     return reports.Report(
         title=f"Gate of backfill {spec.name}", spec=spec.name, verdict=Verdict.OK if found.is_open else Verdict.WARNING,
-        reasons=_bounded([*(opened if found.is_open else []), *reasons]),
+        reasons=_told([*(opened if found.is_open else []), *reasons]),
         figures=[
-            reports.Figure(label="Gate", value="open" if found.is_open else "closed", note=f"after {_count(days, 'quiet day')}"),
+            reports.Figure(label="Gate", value="open" if found.is_open else "closed", note=f"after {counted(days, 'quiet day')}"),
             reports.Figure(label="Plan", value=plan.state if plan else "none", note=plan.plan_id if plan else ""),
         ],
         sections=[
@@ -825,14 +477,14 @@ def _table(title: str, columns: list[str], rows: Sequence[Sequence[Any]], **more
 
 def _left_out(shown: int, count: int, what: str, table: str) -> str:
     if shown >= count:
-        return f"{_count(count, what)}."
-    return f"{shown:,} of {_count(count, what)}; all of them are in {table} of the store."
+        return f"{counted(count, what)}."
+    return f"{shown:,} of {counted(count, what)}; all of them are in {table} of the store."
 
 
-def _bounded(reasons: list[str]) -> list[str]:
-    if len(reasons) <= MAX_REASONS:
-        return reasons
-    return [*reasons[:MAX_REASONS], f"and {len(reasons) - MAX_REASONS:,} more reasons"]
+def _told(reasons: Sequence[str]) -> list[str]:
+    """Reasons as a report tells them: masked, and not too many."""
+    told = _masked_all(reasons[:MAX_REASONS])
+    return told if len(reasons) <= MAX_REASONS else [*told, f"and {len(reasons) - MAX_REASONS:,} more reasons"]
 
 
 def _seconds(tally: Tally) -> float:
@@ -845,7 +497,3 @@ def _masked(value: str) -> str:
 
 def _masked_all(values: Iterable[Any]) -> list[Any]:
     return [_masked(value) if isinstance(value, str) else value for value in values]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
