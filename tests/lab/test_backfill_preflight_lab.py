@@ -161,7 +161,7 @@ def services(server: Any, name: str, facts: TargetFacts = TABLE) -> Services:
         return made
 
     return Services(
-        connect, connect, lambda: facts, lambda: None, lambda: None, lambda: [Heard()], lambda: NOW, "us-east-1"
+        connect, connect, lambda _: facts, lambda: None, lambda: None, lambda: [Heard()], lambda: NOW, "us-east-1"
     )
 
 
@@ -187,7 +187,7 @@ def test_the_whole_of_it(server: Any) -> None:
     assert [row.column for row in found.types] == ["id", "status", "price"]
     wrong = preflight.check(services(server, name_of(server)), spec_of(server, PLAIN.replace("r.price", "r.nothing")))
     assert ids(wrong.findings) == ["view"]
-    away = replace(services(server, name_of(server)), facts=lambda: {}["nothing"])
+    away = replace(services(server, name_of(server)), facts=lambda _: {}["nothing"])
     assert "target" in ids(preflight.check(away, spec_of(server, PLAIN)).findings)
 
 

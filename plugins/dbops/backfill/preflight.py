@@ -28,6 +28,7 @@ from dbops.keys import Key
 from dbops.keyvalue import keys as templates
 from dbops.keyvalue.codec import ColumnCodec
 from dbops.keyvalue.rules import Version
+from dbops.keyvalue.views import View
 
 VERSIONS_SAMPLED = 1000
 _FORMS = {
@@ -378,7 +379,8 @@ class Services:
     """Of `dbops.connections.mysql`, values decoded."""
     reader: Callable[[], Any]
     """Where plan and copy read; may be the writer."""
-    facts: Callable[[], TargetFacts]
+    facts: Callable[[View], TargetFacts]
+    """Of the store, opened for the items of the view."""
     dms: Callable[[], Any]
     cloudwatch: Callable[[], Any]
     beats: Callable[[], Iterable[Beat]]
@@ -448,7 +450,7 @@ def _sampled(services: Services, source: Source, reader: Any, seen: dict[str, An
 
 
 def _targeted(services: Services, source: Source, rows: int | None, seen: dict[str, Any]) -> list[Finding]:
-    facts = seen["facts"] = services.facts()
+    facts = seen["facts"] = services.facts(source.view)
     if "sample" in seen:
         seen["estimate"] = estimates.estimate(
             source.spec,

@@ -37,9 +37,11 @@ from dbops.backfill.roll_back import Remover, RolledBack
 from dbops.backfill.services import Services, StepError, opened
 from dbops.backfill.source import Source, open_source
 from dbops.backfill.spec import BackfillSpec
+from dbops.backfill.target import TargetFacts
 from dbops.backfill.verdict import Standing
 from dbops.backfill.verify import TooManyDifferences, Verifier
 from dbops.connections import closing
+from dbops.keyvalue.views import View
 
 Numbers = tuple[int, int]
 """Positions, or numbers, [first, end)."""
@@ -71,10 +73,8 @@ def look(services: Services, spec: BackfillSpec, *, rows: int | None = None) -> 
 def preflight_services(services: Services, spec: BackfillSpec) -> preflight.Services:
     """How the preflight reaches what it looks at."""
 
-    def facts() -> Any:
-        with closing(services.source()) as conn:
-            source = open_source(conn, spec)
-        with opened(services, source.view, threads=1) as target:
+    def facts(view: View) -> TargetFacts:
+        with opened(services, view, threads=1) as target:
             return target.facts()
 
     return preflight.Services(
