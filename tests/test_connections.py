@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -40,6 +41,39 @@ def test_extra_and_is_defined(monkeypatch):
     define(monkeypatch, "mysql_default", conn_type="mysql", extra={"dbops_purge_allow": ["carshare.*"]})
     assert connections.is_defined("mysql_default")
     assert connections.extra("mysql_default") == {"dbops_purge_allow": ["carshare.*"]}
+
+
+@pytest.mark.parametrize(
+    ("replica", "is_aurora", "others", "expected"),
+    [
+        ("reader", True, ["mysql_replica"], "reader"),
+        (None, True, ["mysql_replica"], "writer"),
+        (None, False, ["mysql_replica"], "mysql_replica"),
+        (None, False, [], None),
+    ],
+    ids=["named", "aurora", "default", "nowhere"],
+)
+def test_lag_is_read_where_it_shows_and_only_that_connection_stays_open(
+    monkeypatch, replica, is_aurora, others, expected
+):
+    opened: list[Any] = []
+
+    class Opened:
+        def __init__(self, conn_id: str) -> None:
+            self.conn_id = conn_id
+            opened.append(self)
+
+        def close(self) -> None:
+            opened.remove(self)
+
+    monkeypatch.delenv("AIRFLOW_CONN_MYSQL_REPLICA", raising=False)
+    for other in others:
+        define(monkeypatch, other, conn_type="mysql", host="h")
+    monkeypatch.setattr(connections, "mysql", Opened)
+    monkeypatch.setattr("dbops.mysql.read_server", lambda _: SimpleNamespace(is_aurora=is_aurora))
+    found = connections.lag_source("writer", replica)
+    assert (found and found.conn_id) == expected
+    assert opened == ([found] if found else [])
 
 
 @pytest.fixture

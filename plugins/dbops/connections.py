@@ -87,6 +87,24 @@ def mysql(
     )
 
 
+def lag_source(source: str, replica: str | None = None) -> MySQLdb.connections.Connection | None:
+    """Open the connection that shows how far the replicas of `source` are behind; None where no connection shows it.
+
+    It is `replica` where one is named, `source` itself on Aurora, which sees its readers, else `mysql_replica`. The caller closes it.
+
+    Raises ConnectionUndefined for an unknown id, MySQLdb.Error when a server refuses.
+    """
+    from dbops.mysql import read_server
+
+    if replica:
+        return mysql(replica)
+    with closing(mysql(source)) as conn:
+        is_aurora = read_server(conn).is_aurora
+    if is_aurora:
+        return mysql(source)
+    return mysql(MYSQL_REPLICA) if is_defined(MYSQL_REPLICA) else None
+
+
 def login(conn_id: str) -> tuple[str, str]:
     """User and password of a connection whose host is not used, because a run makes the server itself.
 

@@ -77,24 +77,11 @@ def build_services(spec: ArchiveSpec, *, run: str) -> Services:
     from dbops.archive import ledger
     from dbops.archive.services import Services
 
-    def lag_source() -> Any:
-        if spec.purge.lag_connection:
-            return connections.mysql(spec.purge.lag_connection)
-        source = connections.mysql(spec.connection)
-        from dbops import mysql
-
-        if mysql.read_server(source).is_aurora:
-            return source
-        source.close()
-        return (
-            connections.mysql(connections.MYSQL_REPLICA) if connections.is_defined(connections.MYSQL_REPLICA) else None
-        )
-
     return Services(
         source=partial(connections.mysql, spec.connection),
         source_transactional=partial(connections.mysql, spec.connection, autocommit=False),
         reader=partial(connections.mysql, spec.read_connection or spec.connection, raw=True),
-        lag_source=lag_source,
+        lag_source=partial(connections.lag_source, spec.connection, spec.purge.lag_connection),
         trino=partial(connections.trino, spec.trino_connection),
         s3=partial(connections.aws_client, "s3", spec.aws_connection),
         catalog=partial(connections.iceberg_catalog, spec.iceberg_connection, spec.aws_connection),

@@ -120,17 +120,9 @@ def build_services(spec: BackfillSpec, *, run: str) -> Services:
     from dbops.backfill.services import Services
 
     def lag_source() -> Any:
-        if connections.is_defined(connections.MYSQL_REPLICA):
-            return connections.mysql(connections.MYSQL_REPLICA)
-        if spec.read_connection:
-            return connections.mysql(spec.read_connection)
-        from dbops import mysql
-
-        source = connections.mysql(spec.connection)
-        if mysql.read_server(source).is_aurora:
-            return source
-        source.close()
-        return None
+        # A declared replica counts before the reader of the copy, and before Aurora's own view.
+        declared = connections.MYSQL_REPLICA if connections.is_defined(connections.MYSQL_REPLICA) else None
+        return connections.lag_source(spec.connection, declared or spec.read_connection)
 
     account = spec.target.connection if spec.target.kind == "dynamodb" else connections.AWS
     region = spec.target.region if spec.target.kind == "dynamodb" else None
