@@ -123,7 +123,7 @@ def serve(job: dict[str, Any], pipe: Connection, log: str) -> None:
         os.dup2(file.fileno(), sys.stderr.fileno())
     declared = spec.BackfillSpec.model_validate(job["spec"])
     journal = Journal(sa.create_engine(job["journal"]))
-    pace = Bucket(journal.engine, declared.target.resource, declared.limits.units_per_s)
+    pace = Bucket(journal.engine, declared.target.resource(), declared.limits.units_per_s)
     with closing(connect()) as connection:
         source = open_source(connection, declared)
         brake = Brake(declared.limits, connection, None, lambda: journal.paused(declared.name))

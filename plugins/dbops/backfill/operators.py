@@ -56,7 +56,7 @@ class _BackfillOperator(operators.RoomOperator["BackfillSpec"]):
 
     def target(self, spec: BackfillSpec) -> str:
         """What is written."""
-        return spec.target.resource
+        return spec.target.resource()
 
     def named(self, context: Context) -> BackfillSpec:
         """The spec that the conf names. Raises Stopped without one."""

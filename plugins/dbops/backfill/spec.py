@@ -113,10 +113,13 @@ class DynamoTarget(_Part):
         min_length=1, max_length=2, description="key attribute: template, the partition key first, as in pk: RIDE#{id}"
     )
 
-    @property
-    def resource(self) -> str:
-        """Names what is written, for limits that all backfills into it share."""
-        return f"dynamodb:{self.region or ''}:{self.table}"
+    def resource(self, region: str | None = None) -> str:
+        """Names what is written, for limits that all backfills into it share.
+
+        Args:
+            region: where the table is, also where only the connection says so: two specs of one table then have one name for it
+        """
+        return f"dynamodb:{region or self.region or ''}:{self.table}"
 
     @property
     def allow_name(self) -> str:
@@ -135,9 +138,8 @@ class RedisTarget(_Part):
     )
     key: str = Field(min_length=1, description="template of the key after the prefix, as in {id}")
 
-    @property
-    def resource(self) -> str:
-        """Names what is written, for limits that all backfills into it share."""
+    def resource(self, region: str | None = None) -> str:
+        """Names what is written, for limits that all backfills into it share; the connection says where it is, not a region."""
         return f"redis:{self.connection}"
 
     @property

@@ -755,10 +755,7 @@ def _bucket(
     services: Services, spec: BackfillSpec, stop: threading.Event, kind: Literal["write", "read"] = "write"
 ) -> Bucket:
     """The pace that everything which writes, or reads, the spec's target shares."""
-    limits, resource = spec.limits, spec.target.resource
-    # A spec that names the connection's region writes the table of one that does not.
-    if spec.target.kind == "dynamodb":
-        resource = spec.target.model_copy(update={"region": services.region or spec.target.region}).resource
+    limits, resource = spec.limits, spec.target.resource(services.region)
     limit = limits.units_per_s if kind == "write" else limits.read_units_per_s
     return Bucket(
         services.pool, resource, limit, kind=kind, tasks=limits.tasks, max_wait_s=limits.max_wait_s, wait=stop.wait

@@ -113,7 +113,7 @@ def _facts(of: Standing) -> list[reports.Section]:
         ["replicas in other regions", facts.replicas], ["items, about", facts.items],
         ["memory used", facts.memory_used], ["memory limit", facts.memory_limit], ["eviction", facts.eviction or None],
     ]  # fmt: skip
-    target = of.spec.target.resource
+    target = of.spec.target.resource()
     return [_table(f"Target {target}", ["", ""], [row for row in rows if row[1] is not None])]
 
 
