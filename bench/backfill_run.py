@@ -43,7 +43,7 @@ PLACES = (
     ("journal", ("/sqlalchemy/", "/dbops/backfill/journal.py", "/dbops/backfill/tables.py")),
     ("source", ("/dbops/backfill/source.py", "/dbops/sql.py", "/dbops/keys.py")),
     ("target", ("/dbops/backfill/dynamodb.py",)),
-    ("worker", ("/dbops/backfill/copying.py",)),
+    ("worker", ("/dbops/backfill/copying.py", "/dbops/backfill/worker.py")),
 )
 IDLE = ("/threading.py", "/concurrent/futures/thread.py", "/concurrent/futures/_base.py", "/queue.py")
 

@@ -18,6 +18,7 @@ from dbops.backfill.records import PlannedChunk
 from dbops.backfill.source import Page, SourceRow
 from dbops.backfill.spec import Limits, Rejects
 from dbops.backfill.target import Target
+from dbops.backfill.worker import Copied
 from dbops.keys import Key
 from dbops.keyvalue.rules import Write
 from tests.backfill import dynamo_kit, journal_kit
@@ -126,7 +127,7 @@ class Bench:
         journal: Any = None,
         source: Any = None,
         **named: Any,
-    ) -> copying.Copied:
+    ) -> Copied:
         with dynamo_kit.target(self.client) as own:
             return copying.copy(
                 journal or self.journal, source or self.rows, lambda: SimpleNamespace(close=lambda: None), target or own,

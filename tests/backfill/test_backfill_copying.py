@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dbops.backfill import copying
+from dbops.backfill import copying, worker
 from dbops.backfill.brake import Held
 from dbops.backfill.copying import Paging, Unsound
 from dbops.backfill.dynamodb import DynamoTarget
@@ -95,7 +95,7 @@ def test_a_worker_may_die_at_any_step(deaths: list[int], page_rows: int) -> None
                         f"mortal {number}", target=Mortal(target, life), source=Mortal(rows, life), **mortal
                     )
                     assert done.end == "done"
-            stage.clock.move(copying.LEASE_S + 1)
+            stage.clock.move(worker.LEASE_S + 1)
         assert stage.copy("last").end == "done"
         is_whole(stage)
         assert len(stage.journal.rejects(stage.plan_id)) == 2
@@ -108,12 +108,12 @@ def test_a_chunk_that_was_taken_is_left_to_its_new_owner(stage: Bench) -> None:
 
     def steal(page: int) -> None:
         if page == 1:  # the first page is on its way
-            stage.clock.move(copying.LEASE_S + 1)
+            stage.clock.move(worker.LEASE_S + 1)
             thieves.append(stage.journal.claim(stage.plan_id, "thief", 600))
 
     stage.rows.on_page = steal
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copying, "POLL_S", 0.01)
+        patch.setattr(worker, "POLL_S", 0.01)
         thread = threading.Timer(0.5, lambda: stage.journal.release(thieves[0], "thief"))
         thread.start()
         done = stage.copy()

@@ -15,12 +15,13 @@ from botocore.exceptions import ClientError
 from conftest import REGION
 
 from dbops.backfill import bulk, importing
+from dbops.backfill.brake import Held
 from dbops.backfill.importing import Folder, Imported, Manifest
 from dbops.backfill.journal import Journal
 from dbops.backfill.records import Plan
 from dbops.backfill.source import Page, SourceRow
 from dbops.backfill.target import TargetError
-from dbops.guardrails import Refused
+from dbops.backfill.worker import Copied
 from dbops.keyvalue.items import canonical
 from dbops.keyvalue.rules import Names, document
 from tests.backfill import journal_kit, redis_kit, source_kit
@@ -72,7 +73,7 @@ def rows(**more: Any) -> Rows:
     return Rows(source_kit.declared(**declared))
 
 
-def stage(journal: tuple[Journal, Plan], source: Any, s3: Any, **more: Any) -> importing.Staged:
+def stage(journal: tuple[Journal, Plan], source: Any, s3: Any, **more: Any) -> Copied:
     kept, plan = journal
     return importing.stage(kept, source, Connection, s3, WHERE, plan.plan_id, "worker", **more)
 
@@ -140,10 +141,10 @@ def test_the_work_ends_cleanly_and_goes_on(journal: Any, s3: Any) -> None:
     def brake() -> None:
         asked.append(1)
         if len(asked) == 6:
-            raise Refused("outside of the window")
+            raise Held("window", "outside of the window")
 
     first = stage(journal, rows(), s3, brake=brake)
-    assert (first.end, first.reason, first.chunks) == ("limit", "outside of the window", 1)
+    assert (first.end, first.reason, first.chunks) == ("window", "outside of the window", 1)
     stop = threading.Event()
     stop.set()
     assert stage(journal, rows(), s3, stop=stop).end == "stop"
@@ -152,6 +153,24 @@ def test_the_work_ends_cleanly_and_goes_on(journal: Any, s3: Any) -> None:
         importing.seal(journal[0], s3, WHERE, journal[1].plan_id)
     assert stage(journal, rows(), s3).chunks == 2
     assert importing.seal(journal[0], s3, WHERE, journal[1].plan_id).items == 26
+
+
+def test_the_lease_is_renewed_while_an_object_is_written(
+    journal: Any, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beaten, beat, put = threading.Event(), journal[0].beat, s3.put_object
+
+    def heard(*arguments: Any) -> None:
+        beat(*arguments)
+        beaten.set()
+
+    def slow(**asked: Any) -> Any:
+        assert beaten.wait(10)
+        return put(**asked)
+
+    monkeypatch.setattr(journal[0], "beat", heard)
+    monkeypatch.setattr(s3, "put_object", slow)
+    assert stage(journal, rows(limits={"page_rows": 100}), s3, lease_s=0.3).chunks == 3
 
 
 def test_an_error_gives_the_chunk_back(journal: Any, s3: Any) -> None:
@@ -163,11 +182,19 @@ def test_an_error_gives_the_chunk_back(journal: Any, s3: Any) -> None:
     assert stage(journal, rows(), s3).chunks == 3
 
 
-@pytest.mark.parametrize("rejects", [{"max_rows": 1}, {"policy": "stop", "max_rows": 100}], ids=["too many", "stop"])
-def test_too_many_rows_without_form_end_it(journal: Any, s3: Any, rejects: Any) -> None:
+@pytest.mark.parametrize(
+    ("rejects", "says"),
+    [
+        ({"max_rows": 1}, "2 rows cannot be items"),
+        ({"policy": "stop", "max_rows": 100}, "a row cannot be an item: key "),
+    ],
+    ids=["too many", "stop"],
+)
+def test_too_many_rows_without_form_end_it(journal: Any, s3: Any, rejects: Any, says: str) -> None:
     staged = stage(journal, rows(rejects=rejects), s3)
     assert staged.end == "rejects"
-    assert "rows cannot be items" in staged.reason
+    assert says in staged.reason
+    assert journal[0].live_leases(journal[1].plan_id) == 0
 
 
 def test_objects_that_are_not_what_was_staged_are_named(journal: Any, s3: Any) -> None:

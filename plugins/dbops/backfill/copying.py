@@ -1,12 +1,9 @@
-"""The worker of a copy: claims chunks, reads pages, writes them under the rules, reads them back, keeps a checkpoint.
+"""The worker of a copy: reads pages of chunks, writes them under the rules, reads them back, keeps a checkpoint.
 
 The steps of a page overlap with those of its neighbours: the next page is read while this one is written, and the one before is read back
 and its checkpoint kept. No more than three pages are in memory. A checkpoint follows what the store has acknowledged and what
 was read back, page by page. A worker that is killed at any moment leaves a chunk of which somebody else repeats a few pages, which
 changes nothing under the rules.
-
-Everything that holds the copy back ends it cleanly (:class:`Copied` says why): the checkpoint is kept, the chunk is given back, and the
-next run goes on from there.
 """
 
 from __future__ import annotations
@@ -17,15 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
-from dbops.backfill.brake import Held
-from dbops.backfill.journal import Journal, LeaseLost
+from dbops.backfill.journal import Journal
 from dbops.backfill.records import Chunk, Event, Rejected, Tally
-from dbops.backfill.target import Overloaded, Pace, Pressure, Sent, Target
-from dbops.guardrails import Refused
+from dbops.backfill.target import Pace, Pressure, Sent, Target
+from dbops.backfill.worker import LEASE_S, Brakes, Copied, Worker
 from dbops.keys import Key
 from dbops.keyvalue import rules
 from dbops.keyvalue.items import Digest, canonical, item_hash
@@ -35,39 +30,13 @@ if TYPE_CHECKING:
     from dbops.backfill.source import Page, Source
 
 log = logging.getLogger(__name__)
-LEASE_S = 60.0
-"""A chunk whose worker is silent for so long may be taken by another."""
 PAGE_BYTES = 8 * 1024 * 1024
 """Of the items of a page: bounds the memory of a worker, whatever its rows are."""
 LEAST_ROWS = 25
-POLL_S = 5.0
-End = Literal["done", "pause", "window", "limit", "stop", "overloaded", "rejects"]
-"""Why a worker ended. All but ``done`` and ``rejects`` say: run it again."""
 
 
 class Unsound(RuntimeError):
     """The store does not hold what it acknowledged, or somebody converts otherwise. The chunk stays at its last checkpoint."""
-
-
-class Brakes(Protocol):
-    """See :class:`dbops.backfill.brake.Brake`."""
-
-    def __call__(self) -> float:
-        """Seconds waited until the source can take a page; raises Held to end the copy."""
-
-
-@dataclass(frozen=True)
-class Copied:
-    """What one worker did."""
-
-    end: End
-    reason: str
-    """For a person; empty when it is done."""
-    tally: Tally
-    chunks: int
-    """Finished by this worker."""
-    lost: int = 0
-    """Chunks that somebody else took from it; harmless."""
 
 
 @dataclass
@@ -153,7 +122,7 @@ def copy(
         owner: names this worker; another attempt has another name
         span: positions of its own, first and end; then it helps the others
         stop: ends the copy after the page under way
-        lease_s: see `LEASE_S`
+        lease_s: see `worker.LEASE_S`
         is_checked: whether what was written is read back; off for measurements only
         monotonic: a clock
 
@@ -164,111 +133,59 @@ def copy(
         MySQLdb.Error: the source cannot be read
     """
     worker = _Worker(
-        journal, source, connect, target, _Timed(pace, monotonic), brake, plan_id, owner, stop or threading.Event(), lease_s,
-        is_checked, monotonic,
+        journal, source, plan_id, owner, brake, stop or threading.Event(), lease_s, monotonic, connect, target,
+        _Timed(pace, monotonic), is_checked,
     )  # fmt: skip
     return worker.run(span)
 
 
 @dataclass
-class _Worker:
-    journal: Journal
-    source: Source
+class _Worker(Worker):
     connect: Callable[[], Any]
     target: Target
     pace: _Timed
-    brake: Brakes
-    plan_id: str
-    owner: str
-    stop: threading.Event
-    lease_s: float
     is_checked: bool
-    monotonic: Callable[[], float]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         limits = self.source.spec.limits
         self.paging = Paging(limits.page_rows, limits.page_s, limits.chunk_rows)
         self.threads = limits.threads
         self.conn: Any = None
-        self.tally, self.chunks, self.lost = Tally(), 0, 0
 
     def run(self, span: tuple[int, int] | None) -> Copied:
         try:
-            with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "check") as checker:
-                while (chunk := self._next(span)) is not None:
-                    try:
-                        self._chunk(chunk, reader, checker)
-                        self.chunks += 1
-                    except LeaseLost as error:
-                        self.lost += 1
-                        self._note(Event("claim_lost", str(error)))
-        except Held as held:
-            return self._copied(held.by, held.reason)
-        except Refused as refused:
-            return self._copied("limit", refused.reason)
-        except Overloaded as error:
-            return self._copied("overloaded", str(error))
-        except _TooManyRejects as error:
-            return self._copied("rejects", str(error))
+            with ThreadPoolExecutor(1, "read") as self.reader, ThreadPoolExecutor(1, "check") as self.checker:
+                return super().run(span)
         finally:
             if self.conn is not None:
                 self.conn.close()
-        return self._copied("done", "")
 
-    def _copied(self, end: End, reason: str) -> Copied:
-        return Copied(end, reason, self.tally, self.chunks, self.lost)
-
-    def _next(self, span: tuple[int, int] | None) -> Chunk | None:
-        """The next chunk; waits while all that are left belong to others, because one of those may have died."""
-        while True:
-            if self.stop.is_set():
-                raise Held("stop", "the worker was asked to end")
-            self.brake()
-            if (chunk := self.journal.claim(self.plan_id, self.owner, self.lease_s, span)) is not None:
-                return chunk
-            free_in = self.journal.until_free(self.plan_id)
-            if free_in is None:
-                return None
-            self.stop.wait(min(POLL_S, max(0.05, free_in)))
-
-    def _chunk(self, chunk: Chunk, reader: ThreadPoolExecutor, checker: ThreadPoolExecutor) -> None:
+    def chunk(self, chunk: Chunk, require_lease: Callable[[], None]) -> None:
         if chunk.reached is None:
             self.journal.clear_rejects(self.plan_id, chunk.number)
         progress = _Progress(self, chunk)
         try:
-            with self._heart(chunk) as lost:
-                for read in self._pages(chunk, reader):
-                    if lost.is_set():
-                        raise LeaseLost(f"chunk {chunk.number} of {self.plan_id}: its lease was not renewed in time")
-                    progress.keep(read, checker)
-                progress.wait()
+            for read in self._pages(chunk):
+                require_lease()
+                progress.keep(read)
+            progress.wait()
         except BaseException as error:
-            worst = (
-                progress.abandon() or error
-            )  # an end that was asked for does not hide what was found in the page before
-            if not isinstance(worst, LeaseLost):
-                is_asked = isinstance(worst, Refused | _TooManyRejects)
-                # Rows that were rejected are to be corrected, so the chunk is read once more from its begin.
-                is_again = isinstance(worst, _TooManyRejects)
-                self._give_back(progress.chunk, "" if is_asked else f"{type(worst).__name__}: {worst}", again=is_again)
-            raise worst from (None if worst is error else error)
+            # An end that was asked for does not hide what was found in the page before.
+            if (found := progress.abandon()) is not None:
+                raise found from error
+            raise
 
-    def _give_back(self, chunk: Chunk, error: str, *, again: bool) -> None:
-        try:
-            self.journal.release(chunk, self.owner, error, again=again)
-        except Exception:  # the error that ends the copy counts; the lease runs out by itself
-            log.warning("chunk %s could not be given back", chunk.number, exc_info=True)
-
-    def _pages(self, chunk: Chunk, reader: ThreadPoolExecutor) -> Iterator[_Read]:
+    def _pages(self, chunk: Chunk) -> Iterator[_Read]:
         """Pages of what is left of a chunk; the next one is read meanwhile."""
-        ahead: Future[_Read] = reader.submit(self._read, chunk.begin, chunk.high)
+        ahead: Future[_Read] = self.reader.submit(self._read, chunk.begin, chunk.high)
         try:
             while True:
                 read = ahead.result()
                 if read.page.is_end or read.page.last is None:
                     yield read
                     return
-                ahead = reader.submit(self._read, read.page.last, chunk.high)
+                ahead = self.reader.submit(self._read, read.page.last, chunk.high)
                 yield read
         finally:
             ahead.cancel()
@@ -276,9 +193,7 @@ class _Worker:
 
     def _read(self, low: Key | None, high: Key) -> _Read:
         """One page; only the reader's thread uses the connection."""
-        waited = self.brake()
-        if self.stop.is_set():
-            raise Held("stop", "the worker was asked to end")
+        waited = self.may_go_on()
         began = self.monotonic()
         rows = self.paging.rows
         try:
@@ -296,42 +211,6 @@ class _Worker:
             self.conn = self.connect()
         return self.conn
 
-    @contextmanager
-    def _heart(self, chunk: Chunk) -> Iterator[threading.Event]:
-        """Renew the lease while pages take long; the event says that it is lost."""
-        ended, lost = threading.Event(), threading.Event()
-
-        def beat() -> None:
-            renewed = self.monotonic()
-            while not ended.wait(self.lease_s / 3):
-                try:
-                    self.journal.beat(chunk, self.owner, self.lease_s)
-                    renewed = self.monotonic()
-                except LeaseLost:
-                    lost.set()
-                except Exception:
-                    log.warning("the lease of chunk %s was not renewed", chunk.number, exc_info=True)
-                    if self.monotonic() - renewed > self.lease_s:
-                        lost.set()
-
-        thread = threading.Thread(target=beat, name="lease", daemon=True)
-        thread.start()
-        try:
-            yield lost
-        finally:
-            ended.set()
-            thread.join()
-
-    def _note(self, event: Event) -> None:
-        try:
-            self.journal.note(self.plan_id, event)
-        except Exception:  # a note is no reason to end a copy
-            log.warning("event %s could not be noted", event, exc_info=True)
-
-
-class _TooManyRejects(Exception):
-    pass
-
 
 class _Progress:
     """A chunk on its way: pages written, read back and kept, in order."""
@@ -340,7 +219,7 @@ class _Progress:
         self.worker, self.chunk = worker, chunk
         self._kept: Future[None] | None = None
 
-    def keep(self, read: _Read, checker: ThreadPoolExecutor) -> None:
+    def keep(self, read: _Read) -> None:
         """Write a page; read it back and keep the checkpoint while the next one is written."""
         worker, began = self.worker, self.worker.monotonic()
         writes = [row.write for row in read.page.rows if row.write is not None]
@@ -348,7 +227,7 @@ class _Progress:
         seconds = worker.monotonic() - began
         worker.paging.took(len(read.page.rows), sent.bytes, max(read.seconds, seconds))
         self.wait()
-        self._kept = checker.submit(self._keep, read, writes, sent, seconds)
+        self._kept = worker.checker.submit(self._keep, read, writes, sent, seconds)
 
     def wait(self) -> None:
         """Until the page before is kept. Raises what keeping it raised."""
@@ -366,9 +245,7 @@ class _Progress:
         rejected = [Rejected(row.key, row.reject) for row in page.rows if row.write is None]
         keys = [row.key for row in page.rows if row.write is not None]
         rejected += [Rejected(keys[position], reason) for position, reason in sent.rejects.items()]
-        worker.journal.reject(worker.plan_id, self.chunk.number, rejected)
-        if rejected:
-            self._check_rejects(rejected)
+        worker.reject(self.chunk, rejected)
         tally = replace(
             tally_of(writes, sent, worker.target.names),
             read=len(page.rows), rejected=len(rejected), checked=checked, read_s=read.seconds, write_s=seconds,
@@ -381,18 +258,7 @@ class _Progress:
             self.chunk = worker.journal.checkpoint(self.chunk, worker.owner, last, tally, worker.lease_s)
         worker.tally += tally
         for pressure, count in sent.pressures.items():
-            worker._note(Event("pressure", f"{pressure.reason} of {pressure.resource}", count=count))
-
-    def _check_rejects(self, rejected: Sequence[Rejected]) -> None:
-        worker, allowed = self.worker, self.worker.source.spec.rejects
-        first = f"{', '.join(rejected[0].key)}: {rejected[0].reason}"
-        if allowed.policy == "stop":
-            raise _TooManyRejects(f"rejects.policy is stop, and a row cannot be an item: key {first}")
-        count = worker.journal.reject_count(worker.plan_id)
-        if count > allowed.max_rows:
-            raise _TooManyRejects(
-                f"{count} rows cannot be items, rejects.max_rows allows {allowed.max_rows}; the last: key {first}"
-            )
+            worker.note(Event("pressure", f"{pressure.reason} of {pressure.resource}", count=count))
 
 
 def check(target: Target, writes: Sequence[Write], sent: Sent) -> int:

@@ -23,25 +23,24 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from dbops import asking
-from dbops.backfill.journal import Journal, LeaseLost
+from dbops.backfill.journal import Journal
 from dbops.backfill.records import Chunk, Rejected, Tally
 from dbops.backfill.source import Source, SourceRow
 from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.target import TargetError
-from dbops.guardrails import Refused
+from dbops.backfill.worker import LEASE_S, Brakes, Copied, Worker
+from dbops.connections import closing
 from dbops.keyvalue import rules
 from dbops.keyvalue.items import Attribute, Digest, Item, item_hash
 from dbops.keyvalue.views import View
 
 OBJECTS = 50_000
 """Of one import: quota of the service (S3DataImport.Validation)."""
-LEASE_S = 120.0
 POLL_S = 15.0
 ERRORS_READ = 1_000
-End = Literal["done", "stop", "limit", "rejects"]
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,6 @@ class Folder:
     def key(self, name: str) -> str:
         """Key of an object."""
         return f"{self.prefix}{name}"
-
-
-@dataclass(frozen=True)
-class Staged:
-    """What a worker did."""
-
-    end: End
-    reason: str
-    chunks: int
-    tally: Tally
 
 
 @dataclass(frozen=True)
@@ -120,11 +109,11 @@ def stage(
     owner: str,
     span: tuple[int, int] | None = None,
     *,
-    brake: Callable[[], object] = lambda: None,
+    brake: Brakes = lambda: 0.0,
     stop: threading.Event | None = None,
     lease_s: float = LEASE_S,
     monotonic: Callable[[], float] = time.monotonic,
-) -> Staged:
+) -> Copied:
     """Write chunks as objects until none is left; each chunk is in memory at once.
 
     Args:
@@ -136,100 +125,48 @@ def stage(
         plan_id: of the plan
         owner: names this worker
         span: positions of its own, first and end
-        brake: asked before each page; raises `Refused` to end cleanly
+        brake: asked before each page
         stop: ends the work before the next page
-        lease_s: so long a chunk is this worker's without a sign of life
+        lease_s: see `worker.LEASE_S`
         monotonic: a clock
 
     Raises:
         ViewError, MySQLdb.Error: the source cannot be read
         ClientError: S3 does not take an object
     """
-    worker = _Worker(journal, source, s3, where, plan_id, owner, brake, stop or threading.Event(), lease_s, monotonic)
-    conn = connect()
-    try:
-        return worker.run(conn, span)
-    finally:
-        conn.close()
-
-
-class _Ended(Exception):
-    def __init__(self, end: End, reason: str) -> None:
-        super().__init__(reason)
-        self.end: End = end
+    with closing(connect()) as conn:
+        worker = _Worker(
+            journal, source, plan_id, owner, brake, stop or threading.Event(), lease_s, monotonic, conn, s3, where
+        )
+        return worker.run(span)
 
 
 @dataclass
-class _Worker:
-    journal: Journal
-    source: Source
+class _Worker(Worker):
+    conn: Any
     s3: Any
     where: Folder
-    plan_id: str
-    owner: str
-    brake: Callable[[], object]
-    stop: threading.Event
-    lease_s: float
-    monotonic: Callable[[], float]
 
-    def run(self, conn: Any, span: tuple[int, int] | None) -> Staged:
-        chunks, tally = 0, Tally()
-        try:
-            while (chunk := self._next(span)) is not None:
-                try:
-                    tally += self._chunk(conn, chunk)
-                    chunks += 1
-                except LeaseLost:  # somebody else writes it now; the object of this attempt is never copied
-                    continue
-        except _Ended as ended:
-            return Staged(ended.end, str(ended), chunks, tally)
-        except Refused as refused:
-            return Staged("limit", refused.reason, chunks, tally)
-        return Staged("done", "", chunks, tally)
+    def chunk(self, chunk: Chunk, require_lease: Callable[[], None]) -> None:
+        self.journal.clear_rejects(self.plan_id, chunk.number)
+        began = self.monotonic()
+        rows = self._rows(chunk, require_lease)
+        tally = self._upload(chunk, rows, self.monotonic() - began)
+        self.reject(chunk, [Rejected(row.key, row.reject) for row in rows if row.write is None])
+        self.journal.finish(chunk, self.owner, tally)
+        self.tally += tally
 
-    def _next(self, span: tuple[int, int] | None) -> Chunk | None:
-        while True:
-            self._may_go_on()
-            if (chunk := self.journal.claim(self.plan_id, self.owner, self.lease_s, span)) is not None:
-                return chunk
-            free_in = self.journal.until_free(self.plan_id)
-            if free_in is None:
-                return None
-            self.stop.wait(min(1.0, max(0.05, free_in)))
-
-    def _may_go_on(self) -> None:
-        if self.stop.is_set():
-            raise _Ended("stop", "the worker was asked to end")
-        self.brake()
-
-    def _chunk(self, conn: Any, chunk: Chunk) -> Tally:
-        try:
-            self.journal.clear_rejects(self.plan_id, chunk.number)
-            began = self.monotonic()
-            rows = self._rows(conn, chunk)
-            read_s = self.monotonic() - began
-            tally = self._upload(chunk, rows, read_s)
-            self._reject(chunk, rows)
-            self.journal.finish(chunk, self.owner, tally)
-        except LeaseLost:
-            raise
-        except BaseException as error:
-            is_asked = isinstance(error, _Ended | Refused)
-            self.journal.release(chunk, self.owner, "" if is_asked else f"{type(error).__name__}: {error}")
-            raise
-        return tally
-
-    def _rows(self, conn: Any, chunk: Chunk) -> list[SourceRow]:
+    def _rows(self, chunk: Chunk, require_lease: Callable[[], None]) -> list[SourceRow]:
         found: list[SourceRow] = []
         low = chunk.low
         while True:
-            self._may_go_on()
-            page = self.source.page(conn, low, chunk.high, self.source.spec.limits.page_rows, self.plan_id)
+            require_lease()
+            self.may_go_on()
+            page = self.source.page(self.conn, low, chunk.high, self.source.spec.limits.page_rows, self.plan_id)
             found += page.rows
             if page.is_end or page.last is None:
                 return found
             low = page.last
-            self.journal.beat(chunk, self.owner, self.lease_s)
 
     def _upload(self, chunk: Chunk, rows: Sequence[SourceRow], read_s: float) -> Tally:
         names, began = self.source.names, self.monotonic()
@@ -247,16 +184,6 @@ class _Worker:
             requests=1, read_s=read_s, write_s=self.monotonic() - began,
             digest=Digest.of(item_hash(item, names.all) for item in items),
         )  # fmt: skip
-
-    def _reject(self, chunk: Chunk, rows: Sequence[SourceRow]) -> None:
-        rejected = [Rejected(row.key, row.reject) for row in rows if row.write is None]
-        if not rejected:
-            return
-        self.journal.reject(self.plan_id, chunk.number, rejected)
-        declared = self.source.spec.rejects
-        count = self.journal.reject_count(self.plan_id)
-        if count > declared.allowed:
-            raise _Ended("rejects", f"{count} rows cannot be items, {declared.max_rows} may: see the journal's rejects")
 
 
 def line(item: Item) -> bytes:

@@ -16,10 +16,10 @@ from dbops.operators import CORRECT_FORM, UNTOUCHED, Stopped
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from dbops.backfill.copying import Copied
     from dbops.backfill.records import Plan
     from dbops.backfill.services import Services
     from dbops.backfill.spec import BackfillSpec
+    from dbops.backfill.worker import Copied
 
 APPROVE, REJECT = "Approve", "Reject"
 PLAN_TASK, PLAN_KEY = "plan", "plan_id"

@@ -25,7 +25,6 @@ from dbops.backfill import plan as planning
 from dbops.backfill import repair as repairing
 from dbops.backfill.brake import Brake, Held
 from dbops.backfill.charts import Sample
-from dbops.backfill.copying import Copied
 from dbops.backfill.estimate import Estimate
 from dbops.backfill.findings import refusal
 from dbops.backfill.gate import Gate, StreamState
@@ -40,6 +39,7 @@ from dbops.backfill.spec import BackfillSpec
 from dbops.backfill.target import TargetFacts
 from dbops.backfill.verdict import Standing
 from dbops.backfill.verify import TooManyDifferences, Verifier
+from dbops.backfill.worker import Copied
 from dbops.connections import closing
 from dbops.keyvalue.views import View
 
@@ -277,7 +277,10 @@ def copy_span(
         pace = _bucket(services, spec, stop)
         try:
             if spec.engine == "import":
-                done = _stage(services, spec, source, brake, plan_id, owner, span, stop)
+                done = importing.stage(
+                    services.journal, source, services.reader, services.aws("s3"), importing.folder(spec, plan_id), plan_id, owner, span,
+                    brake=brake, stop=stop, lease_s=spec.limits.lease_s,
+                )  # fmt: skip
             else:
                 done = copying.copy(
                     services.journal, source, services.reader, target, pace, brake, plan_id, owner, span, stop=stop,
@@ -293,33 +296,6 @@ def copy_span(
     if spec.engine != "import":  # staged objects are no table yet
         finish_copy(services, plan_id)
     return done
-
-
-def _stage(
-    services: Services,
-    spec: BackfillSpec,
-    source: Source,
-    brake: Brake,
-    plan_id: str,
-    owner: str,
-    span: Numbers,
-    stop: threading.Event,
-) -> Copied:
-    where = importing.folder(spec, plan_id)
-    made = importing.stage(
-        services.journal,
-        source,
-        services.reader,
-        services.aws("s3"),
-        where,
-        plan_id,
-        owner,
-        span,
-        brake=brake,
-        stop=stop,
-        lease_s=spec.limits.lease_s,
-    )
-    return Copied(made.end, made.reason, made.tally, made.chunks)
 
 
 def import_table(services: Services, spec: BackfillSpec, plan: Plan) -> bool:
