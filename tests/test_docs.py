@@ -229,6 +229,34 @@ def test_the_policy_of_dms_has_every_call_that_the_code_makes_and_passes_roles_t
     assert allowed["iam:PassRole"]["Condition"] == {"StringLike": {"iam:PassedToService": "dms*.amazonaws.com"}}
 
 
+# Calls of a backfill whose action has another name.
+ACTIONS = {
+    "dynamodb:BatchExecuteStatement": "dynamodb:PartiQLInsert", "s3:HeadObject": "s3:GetObject", "s3:CopyObject": "s3:PutObject",
+    "s3:ListObjectsV2": "s3:ListBucket",
+}  # fmt: skip
+# What ImportTable writes its log with, as the caller (DynamoDB's guide, "Requesting a table import").
+IMPORT_LOG = {
+    "CreateLogGroup", "CreateLogStream", "DescribeLogGroups", "DescribeLogStreams", "PutLogEvents", "PutRetentionPolicy",
+}  # fmt: skip
+
+
+def test_the_policy_of_a_backfill_has_every_call_that_the_code_makes() -> None:
+    policy = [json.loads(block) for block in blocks(README, "json") if '"Statement"' in block][5]
+    allowed = {a for s in policy["Statement"] for a in _list(s["Action"])}
+    code = "\n".join(f.read_text() for f in (ROOT / "plugins/dbops/backfill").glob("*.py"))
+    named = set(re.findall(r"\.([a-z_0-9]+)\(", code)) | set(re.findall(r'get_paginator\("([a-z_0-9]+)"\)', code))
+    named |= set(re.findall(r'"(describe_[a-z_]+|[a-z]+_item)"', code))  # asked for by name
+    named -= {"query", "list_parts"}  # ours
+    called = {f"logs:{action}" for action in IMPORT_LOG}
+    for service in ("dynamodb", "s3", "logs", "dms", "cloudwatch"):
+        methods = boto3.client(service, region_name="eu-central-1").meta.method_to_api_mapping
+        found = {f"{service}:{methods[one]}" for one in named & set(methods)}
+        assert found, service
+        called |= {ACTIONS.get(one, one) for one in found}
+    assert called - allowed == set()
+    assert {one for one in allowed if one.startswith("logs:")} <= called, "an action that no code calls"
+
+
 def _list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
