@@ -66,6 +66,8 @@ def test_the_report_of_a_run_shows_outcomes_classes_and_what_the_condition_saved
     figures = {one.label: one for one in report.figures}
     assert figures["Saved by the condition"].value == "5"
     assert figures["Cost"].value == "1.00 USD"
+    imported = standing(spec=spec(engine="import", staging_s3_uri="s3://a/b"), tally=replace(TALLY, units=0.0))
+    assert imported.spent_usd == pytest.approx(0.92), "of 100 rows 92 were staged"
     outcomes = {row[0]: row[1] for row in section(report, "What became").rows}
     assert sum(outcomes.values()) == TALLY.read
     classes = {row[0]: row[1:4] for row in section(report, "Verification").rows}

@@ -106,9 +106,14 @@ class Standing:
 
     @property
     def spent_usd(self) -> float | None:
-        """What the copy cost by the write units that it used, at the estimate's price: reads are in the proportion of the estimate."""
+        """What the copy cost by the write units that it used, at the estimate's price: reads are in the proportion of the estimate.
+
+        An import uses none: it costs by its bytes, so by the rows that were staged.
+        """
         if self.estimate is None or not self.estimate.units:
             return None
+        if self.spec.engine == "import":
+            return self.estimate.usd * (self.tally.written + self.tally.buried) / self.estimate.rows
         return self.estimate.usd * self.tally.units / (self.estimate.units * self.estimate.index_factor)
 
     @property
