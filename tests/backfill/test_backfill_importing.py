@@ -135,16 +135,20 @@ def test_an_attempt_that_lost_its_chunk_leaves_nothing_that_is_imported(journal:
     assert {item["_v"]["N"] for item in live} == {"2"}
 
 
-def test_the_work_ends_cleanly_and_goes_on(journal: Any, s3: Any) -> None:
+@pytest.mark.parametrize(
+    ("held", "end"), [(Held("pause", "incident"), "pause"), (Held("stop", "incident"), "stop"), (Held("window", "incident"), "window")],
+    ids=["pause", "stop", "window"],
+)  # fmt: skip
+def test_the_work_ends_cleanly_says_why_and_goes_on(journal: Any, s3: Any, held: Held, end: str) -> None:
     asked: list[int] = []
 
     def brake() -> None:
         asked.append(1)
         if len(asked) == 6:
-            raise Held("window", "outside of the window")
+            raise held
 
     first = stage(journal, rows(), s3, brake=brake)
-    assert (first.end, first.reason, first.chunks) == ("window", "outside of the window", 1)
+    assert (first.end, first.reason, first.chunks) == (end, "incident", 1)
     stop = threading.Event()
     stop.set()
     assert stage(journal, rows(), s3, stop=stop).end == "stop"
