@@ -76,6 +76,47 @@ def test_lag_is_read_where_it_shows_and_only_that_connection_stays_open(
     assert opened == ([found] if found else [])
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, ()),
+        ({"allow": None}, ()),
+        ({"allow": ["carshare.*", "shop.orders"]}, ("carshare.*", "shop.orders")),
+        ({"allow": "carshare.*"}, ("carshare.*",)),  # not its letters, one of which allows everything
+        ({"allow": ""}, ()),
+    ],
+    ids=["absent", "null", "list", "text", "empty"],
+)
+def test_an_allow_list_is_a_list_or_one_pattern(monkeypatch, given, found):
+    define(monkeypatch, "mysql_default", conn_type="mysql", extra=given)
+    assert connections.patterns("mysql_default", "allow") == found
+
+
+@pytest.mark.parametrize("given", [{"carshare.*": True}, 7, ["carshare.*", 7]], ids=["mapping", "number", "mixed"])
+def test_an_allow_list_of_another_form_is_refused_with_its_value(monkeypatch, given):
+    define(monkeypatch, "mysql_default", conn_type="mysql", extra={"allow": given})
+    with pytest.raises(ConnectionInvalid, match=r"'mysql_default': extra 'allow' is .*carshare.*|is 7; write a list"):
+        connections.patterns("mysql_default", "allow")
+
+
+def test_a_pattern_that_is_written_as_text_allows_no_other_purge_and_no_other_backfill(monkeypatch):
+    from dbops import guardrails, specs
+    from dbops.archive import operators as archive
+    from dbops.archive.spec import ArchiveSpec
+    from dbops.backfill import operators as backfill
+    from dbops.backfill.spec import BackfillSpec
+
+    define(monkeypatch, "mysql_default", conn_type="mysql", extra={"dbops_purge_allow": "other.*"})
+    define(monkeypatch, "aws_default", conn_type="aws", extra={"dbops_backfill_allow": "other_*"})
+    define(monkeypatch, "iceberg_default", conn_type="generic", extra={"catalog": "lake"})
+    purges = archive.build_services(specs.load("archive", "rides", ArchiveSpec), run="r").purge_allowed
+    writes = backfill.build_services(specs.load("backfill", "rides_dynamodb", BackfillSpec), run="r").allowed
+    assert (purges, writes) == (("other.*",), ("other_*",))
+    for resource, allowed in (("carshare.rides", purges), ("carshare_rides_items", writes)):
+        with pytest.raises(guardrails.Refused, match=r"\(other[._]\*\)"):
+            guardrails.require_allowed(resource, allowed, "extra")
+
+
 @pytest.fixture
 def connect_arguments(monkeypatch):
     """What would be handed to MySQLdb.connect."""

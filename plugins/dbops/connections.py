@@ -131,6 +131,27 @@ def extra(conn_id: str) -> dict[str, Any]:
     return dict(_get(conn_id).extra_dejson)
 
 
+def patterns(conn_id: str, name: str) -> tuple[str, ...]:
+    """An allow-list of the connection's extra: none where the extra does not have it; one that is written as text is one pattern.
+
+    Args:
+        conn_id: Airflow connection
+        name: of the list in its extra
+
+    Raises:
+        ConnectionUndefined: an unknown id
+        ConnectionInvalid: it is neither a text nor a list of texts
+    """
+    given = extra(conn_id).get(name)
+    # Taken apart into its letters, a text with a * in it would allow everything.
+    listed = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+        raise ConnectionInvalid(
+            f'connection {conn_id!r}: extra {name!r} is {given!r}; write a list of patterns, as in ["carshare.*"]'
+        )
+    return tuple(each for each in listed if each)
+
+
 def trino(conn_id: str = TRINO) -> TrinoConnection:
     """Open a Trino DB-API connection through TrinoHook (auth, verify, roles, session_properties from the extra)."""
     _get(conn_id)

@@ -89,7 +89,7 @@ def build_services(spec: ArchiveSpec, *, run: str) -> Services:
         migrate=lambda: store.migrate(
             connections.engine(spec.connection, schema=ledger.SCHEMA), ledger.MIGRATIONS, ledger.VERSION_TABLE
         ),
-        purge_allowed=tuple(connections.extra(spec.connection).get(PURGE_ALLOW_EXTRA) or ()),
+        purge_allowed=connections.patterns(spec.connection, PURGE_ALLOW_EXTRA),
         run=run,
     )
 

@@ -134,7 +134,7 @@ def build_services(spec: BackfillSpec, *, run: str) -> Services:
         target=partial(open_target, spec),
         aws=lambda service: connections.aws_client(service, account, region),
         region=region or str(connections.extra(account).get("region_name") or ""),
-        allowed=tuple(connections.extra(spec.target.connection).get(ALLOW_EXTRA) or ()),
+        allowed=connections.patterns(spec.target.connection, ALLOW_EXTRA),
         allowed_where=f"extra {ALLOW_EXTRA} of connection {spec.target.connection!r}",
         run=run,
     )
