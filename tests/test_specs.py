@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from textwrap import dedent
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from dbops import specs
 from dbops.guardrails import Window
@@ -15,8 +16,22 @@ class Batch(BaseModel):
     rows: int = Field(ge=1, le=10_000, description="rows per DELETE")
 
 
+class Bucket(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["bucket"]
+    key: str = Field(description="prefix of the objects")
+
+
+class Stream(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["stream"]
+    key: int = Field(description="number of the shard")
+    since: AwareDatetime | None = Field(default=None, description="first record")
+
+
 class TableSpec(Spec):
     table: str
+    to: list[Annotated[Bucket | Stream, Field(discriminator="kind")]] = Field(default_factory=list)
     batch: Batch = Batch(rows=1000)
     steps: tuple[Batch, ...] = ()
     window: Window | None = None
@@ -75,7 +90,23 @@ def test_every_error_has_its_own_line_with_file_line_field_value_and_what_is_all
         f"{file}:8: steps.1.rows: 'many' is not allowed: Input should be a valid integer, "
         "unable to parse string as an integer (rows per DELETE)",
         f"{file}:9: windw: unknown key with value 'x'; allowed here: "
-        "name, enabled, description, owner, table, batch, steps, window",
+        "name, enabled, description, owner, table, to, batch, steps, window",
+    ]
+
+
+def test_errors_in_a_union_name_the_field_of_the_file_and_what_its_kind_allows(write, tmp_path):
+    write(
+        "trips.yaml",
+        GOOD
+        + "to:\n  - {kind: bucket, keys: a}\n  - {kind: stream, key: a}\n  - {kind: stream, key: 1, since: 2026-11-30}\n",
+    )
+    file = tmp_path / "archive" / "trips.yaml"
+    assert error_lines() == [
+        f"{file}:9: to.0.key: missing; add it (prefix of the objects)",
+        f"{file}:9: to.0.keys: unknown key with value 'a'; allowed here: kind, key",
+        f"{file}:10: to.1.key: 'a' is not allowed: Input should be a valid integer, unable to parse string as an integer "
+        "(number of the shard)",
+        f"{file}:11: to.2.since: '2026-11-30' is not allowed: Input should have timezone info (first record)",
     ]
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -115,17 +116,17 @@ def _read(path: Path, model: type[S]) -> S:
 
 
 def _explain(path: Path, node: yaml.Node, model: type[BaseModel], detail: dict[str, Any]) -> str:
-    location, value = detail["loc"], detail["input"]
-    field = ".".join(str(part) for part in location)
+    location, value = _without_tags(model, detail["loc"]), detail["input"]
+    fields = _fields(model, detail["loc"][:-1])
+    hint = fields.get(str(location[-1]), "") if location else ""
+    if isinstance(value, date):  # as the file has it, not as Python shows it
+        value = value.isoformat()
     shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
-    prefix = f"{path}:{_line(node, location)}: {field or 'spec'}"
+    prefix = f"{path}:{_line(node, location)}: {'.'.join(map(str, location)) or 'spec'}"
     if detail["type"] == "missing":
-        hint = _description(model, location)
         return f"{prefix}: missing; add it{f' ({hint})' if hint else ''}"
     if detail["type"] == "extra_forbidden":
-        allowed = ", ".join(_fields(model, location[:-1])) or "none"
-        return f"{prefix}: unknown key with value {shown}; allowed here: {allowed}"
-    hint = _description(model, location)
+        return f"{prefix}: unknown key with value {shown}; allowed here: {', '.join(fields) or 'none'}"
     message = " ".join(detail["msg"].removeprefix("Value error, ").split())
     return f"{prefix}: {shown} is not allowed: {message}{f' ({hint})' if hint else ''}"
 
@@ -151,26 +152,47 @@ def _models(annotation: Any) -> Iterable[type[BaseModel]]:
         yield from _models(argument)
 
 
+def _deeper(models: Sequence[type[BaseModel]], part: int | str) -> tuple[list[type[BaseModel]], bool]:
+    """The models that may stand one part further down a location, and whether that part only names a member of a union."""
+    if found := [
+        deeper
+        for parent in models
+        if part in parent.model_fields
+        for deeper in _models(parent.model_fields[str(part)].annotation)
+    ]:
+        return found, False
+    tagged = [each for each in models if len(models) > 1 and _has_tag(each, part)]
+    return (tagged, True) if tagged else (list(models), False)  # indices and dict keys do not change the candidates
+
+
+def _has_tag(model: type[BaseModel], part: int | str) -> bool:
+    return any(
+        get_origin(field.annotation) is Literal and part in get_args(field.annotation)
+        for field in model.model_fields.values()
+    )
+
+
+def _without_tags(model: type[BaseModel], location: Sequence[int | str]) -> list[int | str]:
+    """A location as the file has it: pydantic adds the tag of the member of a union that was chosen."""
+    models: list[type[BaseModel]] = [model]
+    found = []
+    for part in location:
+        models, is_tag = _deeper(models, part)
+        if not is_tag:
+            found.append(part)
+    return found
+
+
 def _fields(model: type[BaseModel], location: Sequence[int | str]) -> dict[str, str]:
     """Field names (with descriptions) of the models that may stand at `location`."""
     models: list[type[BaseModel]] = [model]
     for part in location:
-        deeper = [
-            m
-            for parent in models
-            if part in parent.model_fields
-            for m in _models(parent.model_fields[str(part)].annotation)
-        ]
-        models = deeper or models  # indices, dict keys and union tags do not change the candidates
+        models, _ = _deeper(models, part)
     return {
         field.alias or name: field.description or ""
         for candidate in models
         for name, field in candidate.model_fields.items()
     }
-
-
-def _description(model: type[BaseModel], location: Sequence[int | str]) -> str:
-    return _fields(model, location[:-1]).get(str(location[-1]), "") if location else ""
 
 
 @lru_cache(maxsize=1)
