@@ -17,6 +17,8 @@ import yaml
 from dbops import connections
 from dbops.archive import codec
 from dbops.archive.spec import ArchiveSpec
+from dbops.backfill import query
+from dbops.backfill.spec import BackfillSpec
 from dbops.blue_green.spec import RehearsalSpec
 from dbops.dms import lint
 from dbops.dms.ledger import Ledger
@@ -288,6 +290,13 @@ def test_the_spec_of_the_docs_is_a_spec() -> None:
     assert spec.full_name == "carshare.payments"
 
 
+def test_the_backfill_specs_of_the_docs_are_specs_whose_view_can_be_read() -> None:
+    found = blocks(ROOT / "docs/backfill.md", "yaml")
+    assert found
+    for block in found:
+        query.parse(BackfillSpec.model_validate({"name": "rides", **yaml.safe_load(block)}).view)
+
+
 def test_the_inventory_spec_of_the_docs_is_a_spec() -> None:
     (block,) = blocks(ROOT / "docs/inventory.md", "yaml")
     spec = InventorySpec.model_validate({"name": "shop", **yaml.safe_load(block)})
@@ -329,14 +338,16 @@ def test_the_statements_of_the_docs_run_on_the_ledger() -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("name", ["ARCHIVE", "INVENTORY", "BLUE_GREEN", "DMS"])
+@pytest.mark.parametrize("name", ["ARCHIVE", "INVENTORY", "BLUE_GREEN", "DMS", "BACKFILL"])
 def test_what_the_code_declares_does_not_drift(name: str) -> None:
     tool = spec_docs()
     page = getattr(tool, name)
     assert tool.page(page, TEXTS[page]) == TEXTS[page], "run: python tools/spec_docs.py"
 
 
-@pytest.mark.parametrize(("name", "fewest"), [("ARCHIVE", 40), ("INVENTORY", 25), ("BLUE_GREEN", 45), ("DMS", 60)])
+@pytest.mark.parametrize(
+    ("name", "fewest"), [("ARCHIVE", 40), ("INVENTORY", 25), ("BLUE_GREEN", 45), ("DMS", 60), ("BACKFILL", 60)]
+)
 def test_every_spec_field_has_a_meaning(name: str, fewest: int) -> None:
     tool = spec_docs()
     rows = [line for line in tool.parts(getattr(tool, name))["fields"].splitlines() if line.startswith("| `")]

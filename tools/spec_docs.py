@@ -217,7 +217,11 @@ def fields(root: Any) -> str:
 
 
 def _table(path: str, model: Any) -> str:
-    title = f"#### `{path.rstrip('.')}`\n\n" if path else ""
+    tags = [
+        get_args(field.annotation) for field in model.model_fields.values() if get_origin(field.annotation) is Literal
+    ]
+    member = next((f": `{tag[0]}`" for tag in tags if len(tag) == 1), "")  # of a union
+    title = f"#### `{path.rstrip('.')}`{member}\n\n" if path else ""
     lines = [f"{title}| field | type | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in model.model_fields.items():
         key = field.alias or name
@@ -235,7 +239,7 @@ def _default(field: Any) -> str:
     if hasattr(type(value), "model_fields"):
         return "see below"
     text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else None
-    return f"`{text or {'[]': '[]', '': chr(34) * 2}.get(str(value), value)}`"
+    return f"`{text or {'[]': '[]', '()': '[]', '': chr(34) * 2}.get(str(value), value)}`"
 
 
 def _limits(metadata: list[Any]) -> str:
@@ -256,10 +260,12 @@ def _type(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join("null" if a is type(None) else _type(a) for a in arguments)
-    if origin is list:
+        return " or ".join(dict.fromkeys("null" if a is type(None) else _type(a) for a in arguments))
+    if origin in (list, tuple):
         return f"list of {_type(arguments[0])}"
-    names = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    from pydantic import AwareDatetime
+
+    names = {str: "text", int: "integer", float: "number", bool: "true or false", AwareDatetime: "time with zone"}
     return names.get(annotation) or "mapping"
 
 

@@ -32,7 +32,7 @@ class Spec(BaseModel):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_]*$",
         max_length=100,
-        description="stem of the file: lower case letters, digits, underscores",
+        description="stem of the file, which says it already: lower case letters, digits, underscores",
     )
     enabled: bool = Field(default=False, description="false keeps the spec out of scheduled runs")
     description: str = Field(min_length=1, description="what this spec is for, in a sentence")

@@ -66,7 +66,7 @@ class RowVersion(_Part):
     column: str = Field(pattern=_COLUMN, description="column of the view; it is not written as an attribute of its own")
     kind: Literal["int", "text"] = Field(default="int", description="whole number, or a text that sorts by its bytes")
     widths: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
-        default=(), description="characters of a text version"
+        default=(), description="characters that a text version has, as in [20]; numbers have none"
     )
     scope: Literal["row", "shared"] = Field(
         default="row",
