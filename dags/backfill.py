@@ -10,7 +10,7 @@ by the store unless it is newer than what is there; so the copy may be repeated,
 | parameter | meaning |
 |---|---|
 | `spec` | name of the spec |
-| `dry_run` | true: check everything, measure items, estimate cost and time; writes nothing |
+| `dry_run` | true, the default: check everything, measure items, estimate cost and time; writes nothing, whatever else is asked for |
 | `confirm` | the spec's name, typed out: lets this run write to the target |
 | `copy` | false: leave the copy out, and verify the newest plan |
 | `verify` | `full` or `sample`, instead of what the spec says; a plan whose spec says `full` is not verified by a sample |
@@ -37,9 +37,9 @@ A task that is held (pause, window, replica lag, load) leaves its checkpoint and
   start a new run. "turned away": the target has less capacity than `limits.units_per_s`; the rate had fallen already.
 - "rejects": rows that cannot be items. Read table `backfill_reject`, correct rows or spec, and start a new run.
 - `verify` or `settle` red: the report has the classes. Do not switch reads. `missing` and `source_newer`: run with
-  `{"copy": false, "repair": true}`. `converter` and `unversioned`: somebody else writes the target in another form, or without a version:
-  find out who before anything is repaired. `extra`: a deletion did not reach the target: look at the change stream first, then repair with
-  `bury_extra`.
+  `{"spec": "rides_dynamodb", "dry_run": false, "confirm": "rides_dynamodb", "copy": false, "repair": true}`. `converter` and
+  `unversioned`: somebody else writes the target in another form, or without a version: find out who before anything is repaired.
+  `extra`: a deletion did not reach the target: look at the change stream first, then repair with `"bury_extra": true` as well.
 - `import_table` red: nobody reads the new table yet. The message says whether it has to be deleted before the next attempt.
 - The application suffers: insert the pause row, then lower `limits.units_per_s` and `limits.read_units_per_s`.
 """

@@ -9,7 +9,7 @@ meanwhile stay, and are counted. MySQL is not touched.
 |---|---|
 | `spec` | name of the spec |
 | `plan_id` | the plan, typed out; a dry run without it shows the newest |
-| `dry_run` | true: show what the plan wrote, remove nothing |
+| `dry_run` | true, the default: show what the plan wrote, remove nothing |
 | `confirm` | the spec's name, typed out: lets this run remove items |
 
 Example: `{"spec": "rides_dynamodb", "plan_id": "rides_dynamodb-20261129-0a1b2c3d", "dry_run": false, "confirm": "rides_dynamodb"}`

@@ -156,7 +156,7 @@ def test_grants_are_those_that_the_lab_gives_and_so_tests() -> None:
 def test_example_connections_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     examples = re.findall(r"`AIRFLOW_CONN_(\w+)`[^\n]*:\n\n```json\n(.*?)```", TEXTS[README], re.DOTALL)
     assert {name.lower() for name, _ in examples} == {
-        connections.AWS, connections.MYSQL, connections.TRINO, connections.ICEBERG, connections.STORE,
+        connections.AWS, connections.MYSQL, connections.TRINO, connections.ICEBERG, connections.STORE, connections.REDIS,
     }  # fmt: skip
     for name, text in examples:
         monkeypatch.setenv(f"AIRFLOW_CONN_{name}", text)
