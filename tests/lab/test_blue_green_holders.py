@@ -64,13 +64,18 @@ def test_a_transaction_a_wait_and_ddl_are_told_apart_and_named(side: Side) -> No
         }
         holding, waiting, altering = (conn.thread_id() for conn in (holder, waiter, alterer))
         threads = [threading.Thread(target=run, args=each) for each in statements.items()]
-        for thread in threads:
-            thread.start()
         try:
+            # Behind DDL that waits, a write would wait for it and not for the row.
+            for thread, connections in zip(threads, ({holding, waiting}, {holding, waiting, altering}), strict=True):
+                thread.start()
+                for attempt in soon():
+                    with attempt:
+                        found = seen(side)
+                        assert set(found) == connections
+                        assert found[waiting].kind == "lock wait"
             for attempt in soon():
                 with attempt:
                     found = seen(side)
-                    assert set(found) == {holding, waiting, altering}
                     assert all(found[number].statement for number in (waiting, altering))
                     assert found[holding].seconds >= 1
             assert (found[holding].kind, found[holding].rows) == ("transaction", 2)
@@ -89,7 +94,8 @@ def test_a_transaction_a_wait_and_ddl_are_told_apart_and_named(side: Side) -> No
             for number in (altering, waiting):
                 side.server.sql(f"KILL QUERY {number}")
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
             holder.rollback()
 
 
