@@ -17,6 +17,7 @@ from dbops.backfill import sampling, steps, tables, verify
 from dbops.backfill.brake import Held
 from dbops.backfill.journal import Journal
 from dbops.backfill.plan import Walk
+from dbops.backfill.preflight import Preflight
 from dbops.backfill.records import Compared, Plan
 from dbops.backfill.roll_back import Remover
 from dbops.backfill.services import StepError
@@ -71,6 +72,20 @@ def test_what_a_sweep_removed_before_it_was_held_back_is_counted(stage: Stage, m
     found = steps.end_roll_back(stage.services, SPEC, plan.plan_id, confirm=SPEC.name, stop=threading.Event())
     assert found.swept == 2
     assert stage.target.read([verify_kit.key(98), verify_kit.key(99)]) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "ids"), [((), ["target_allowed"]), (("other",), ["target_allowed"]), (("ri*",), [])]
+)
+def test_a_dry_run_tells_that_the_target_is_not_on_the_allow_list(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, allowed: tuple[str, ...], ids: list[str]
+) -> None:
+    monkeypatch.setattr(steps.preflight, "check", lambda *_, **__: Preflight(()))
+    services = replace(stage.services, allowed=allowed, allowed_where="extra dbops_backfill_allow")
+    found = steps.look(services, SPEC)
+    assert [each.id for each in found.findings] == ids
+    assert not found.refusals, "a dry run may look at it"
+    assert all("'rides' is not on the allow-list in extra dbops_backfill_allow" in str(each) for each in found.findings)
 
 
 def test_the_plan_that_is_rolled_back_is_verified_no_more(stage: Stage) -> None:

@@ -26,7 +26,7 @@ from dbops.backfill import repair as repairing
 from dbops.backfill.brake import Brake, Held
 from dbops.backfill.charts import Sample
 from dbops.backfill.estimate import Estimate
-from dbops.backfill.findings import refusal
+from dbops.backfill.findings import Finding, refusal, warning
 from dbops.backfill.gate import Gate, StreamState
 from dbops.backfill.journal import JournalError, PlanExists
 from dbops.backfill.pacing import Bucket
@@ -67,7 +67,17 @@ def look(services: Services, spec: BackfillSpec, *, rows: int | None = None) -> 
             bulk.require(services.aws("dynamodb"))
         except bulk.NotSupported as error:
             return Preflight((refusal("engine", str(error), "use engine put, or import for a new table"),))
-    return preflight.check(preflight_services(services, spec), spec, rows=rows)
+    found = preflight.check(preflight_services(services, spec), spec, rows=rows)
+    return replace(found, findings=(*found.findings, *_unallowed(services, spec)))
+
+
+def _unallowed(services: Services, spec: BackfillSpec) -> list[Finding]:
+    """A run that writes is refused before it looks; a dry run tells of it."""
+    try:
+        guardrails.require_allowed(spec.target.allow_name, services.allowed, services.allowed_where)
+    except guardrails.Refused as error:
+        return [warning("target_allowed", error.reason, "a run that writes is refused until then")]
+    return []
 
 
 def preflight_services(services: Services, spec: BackfillSpec) -> preflight.Services:
