@@ -174,6 +174,11 @@ class LookOperator(_BackfillOperator):
 
         self.require_known_conf(context)
         spec, params = self.named(context), context["params"]
+        if params["bury_extra"] and not params["repair"]:
+            raise Stopped(
+                "bury_extra is true and repair is not, so nothing would be buried: add repair, or leave bury_extra out",
+                happened=UNTOUCHED, safe_next=CORRECT_FORM, target=self.target(spec),
+            )  # fmt: skip
         dry_run, copies = bool(params["dry_run"]), bool(params["copy"])
         with self.explained(spec, UNTOUCHED, "Run again when the cause is gone."):
             services = self.services(context, spec)
