@@ -6,23 +6,25 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import pytest
+import redis as redis_py
 import sqlalchemy as sa
 
 from dbops import connections
-from dbops.backfill import tables
+from dbops.backfill import operators, tables
 from dbops.backfill.journal import Journal
 from dbops.backfill.records import Plan
 from dbops.keyvalue.counting import Reporter
 from dbops.keyvalue.repository import Counters
 from dbops.store import Store
-from lab import aws, config, dynamodb, mysql, redis
+from lab import aws, config, dynamodb, mysql
 from lab.config import HOST, MYSQL_USER
 
 APPLICATION = "booking"
@@ -39,6 +41,111 @@ LIMITS: dict[str, Any] = {
 }  # fmt: skip
 
 
+class Items(Protocol):
+    """The target as a client without conditions sees it; items by the id of their row."""
+
+    def read(self) -> dict[int, dict[str, Any]]:
+        """All, tombstones too, as the store has them."""
+
+    def write(self, number: int, item: Mapping[str, Any]) -> None:
+        """Put an item, whatever is there."""
+
+    def remove(self, number: int) -> None:
+        """Delete an item."""
+
+    def value(self, name: str, text: str) -> Any:
+        """What an item of `read` has for a text of an attribute: ``_v``, ``_bf``, ``_deleted`` or ``price``."""
+
+    def text(self, value: Any) -> str:
+        """`value` backwards, versions without their form."""
+
+    def drop(self) -> None:
+        """Take all of it away."""
+
+
+class DynamoItems:
+    """A table of DynamoDB."""
+
+    def __init__(self, table: str) -> None:
+        self.table, self.client = table, dynamodb.client()
+
+    def create(self) -> None:
+        self.client.create_table(
+            TableName=self.table, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        )  # fmt: skip
+
+    def exists(self) -> bool:
+        return self.table in self.client.list_tables()["TableNames"]
+
+    def read(self) -> dict[int, dict[str, Any]]:
+        pages = self.client.get_paginator("scan").paginate(TableName=self.table, ConsistentRead=True)
+        return {int(item["pk"]["S"].partition("#")[2]): item for page in pages for item in page["Items"]}
+
+    def write(self, number: int, item: Mapping[str, Any]) -> None:
+        self.client.put_item(TableName=self.table, Item={**item, "pk": {"S": f"RIDE#{number}"}})
+
+    def remove(self, number: int) -> None:
+        self.client.delete_item(TableName=self.table, Key={"pk": {"S": f"RIDE#{number}"}})
+
+    def value(self, name: str, text: str) -> Any:
+        return {"BOOL": True} if name == "_deleted" else {"S" if name == "_bf" else "N": text}
+
+    def text(self, value: Any) -> str:
+        return str(next(iter(value.values())))
+
+    def drop(self) -> None:
+        if self.exists():
+            self.client.delete_table(TableName=self.table)
+
+
+class RedisItems:
+    """Keys of Redis below a prefix: hashes, or JSON documents."""
+
+    def __init__(self, prefix: str, layout: str) -> None:
+        self.prefix, self.layout = prefix, layout
+        self.client = redis_py.Redis(HOST, config.port("redis"))
+
+    def read(self) -> dict[int, dict[str, Any]]:
+        return {int(key.rpartition(b":")[2]): self._item(key) for key in self._keys()}
+
+    def _item(self, key: bytes) -> dict[str, Any]:
+        if self.layout == "string":
+            return dict(json.loads(self.client.get(key)))
+        return {name.decode(): value.decode("latin-1") for name, value in self.client.hgetall(key).items()}
+
+    def _keys(self) -> Iterator[bytes]:
+        return iter(self.client.scan_iter(f"{self.prefix}*", count=1000))
+
+    def write(self, number: int, item: Mapping[str, Any]) -> None:
+        self.remove(number)
+        if self.layout == "string":
+            self.client.set(f"{self.prefix}{number}", json.dumps(item))
+        else:
+            mapping = {name: value.encode("latin-1") for name, value in item.items()}
+            self.client.hset(f"{self.prefix}{number}", mapping=mapping)
+
+    def remove(self, number: int) -> None:
+        self.client.delete(f"{self.prefix}{number}")
+
+    def value(self, name: str, text: str) -> Any:
+        if name == "_v":
+            return f"n{int(text):020d}"
+        return float(text) if name == "price" and self.layout == "string" else text
+
+    def text(self, value: Any) -> str:
+        text = str(value)
+        return str(int(text[1:])) if len(text) == 21 and text[0] == "n" else text
+
+    def drop(self) -> None:
+        for key in list(self._keys()):
+            self.client.delete(key)
+        self.client.close()
+        # All specs of one server share its rate: the next test must not be as slow as this one wanted to be.
+        with connections.engine(connections.STORE).begin() as connection:
+            connection.execute(sa.delete(tables.BUCKET).where(tables.BUCKET.c.resource.startswith("redis:")))
+
+
 @dataclass
 class Stage:
     """Runs of the backfill's DAGs on one spec."""
@@ -47,10 +154,9 @@ class Stage:
     schema: str
     folder: Path
     run_dag: Callable[..., Any]
-    table: str = ""
-    prefix: str = ""
+    target: Items
+    """By a client of its own."""
     document: dict[str, Any] = field(default_factory=dict)
-    client: Any = None
     queue: str = ""
     """Where alerts arrive."""
 
@@ -83,65 +189,37 @@ class Stage:
 
     # --- the target, by a client of its own
 
+    @property
+    def table(self) -> str:
+        """Of DynamoDB."""
+        return str(self.document["target"]["table"])
+
     def items(self) -> dict[int, dict[str, Any]]:
         """Items by id, as the store has them; tombstones, too."""
-        if self.prefix:
-            return {int(key.rpartition(b":")[2]): fields for key, fields in self._hashes()}
-        found: dict[int, dict[str, Any]] = {}
-        start: dict[str, Any] = {}
-        while True:
-            answer = self.client.scan(TableName=self.table, ConsistentRead=True, **start)
-            found |= {int(item["pk"]["S"].partition("#")[2]): item for item in answer["Items"]}
-            if "LastEvaluatedKey" not in answer:
-                return found
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        return self.target.read()
 
     def versions(self) -> dict[int, int]:
         """Version by id."""
-        if self.prefix:
-            return {key: int(fields[b"_v"][1:]) for key, fields in self.items().items()}
-        return {key: int(item["_v"]["N"]) for key, item in self.items().items()}
+        return {key: int(self.target.text(item["_v"])) for key, item in self.items().items()}
 
     def stamps(self) -> dict[int, str | None]:
         """By id, the plan that has written the item; None: somebody else."""
-        if self.prefix:
-            return {key: fields[b"_bf"].decode() if b"_bf" in fields else None for key, fields in self.items().items()}
-        return {key: item["_bf"]["S"] if "_bf" in item else None for key, item in self.items().items()}
+        return {key: self.target.text(item["_bf"]) if "_bf" in item else None for key, item in self.items().items()}
 
-    def put(self, number: int, item: dict[str, Any]) -> None:
-        """As a client without a condition does."""
-        self.client.put_item(TableName=self.table, Item={**item, "pk": {"S": f"RIDE#{number}"}})
-
-    def remove(self, number: int) -> None:
-        """As a client without a condition does."""
-        self.client.delete_item(TableName=self.table, Key={"pk": {"S": f"RIDE#{number}"}})
+    def edit(self, number: int, without: str = "", **texts: str) -> None:
+        """Change an item in place, as a client without a condition does."""
+        changed = self.items()[number] | {name: self.target.value(name, text) for name, text in texts.items()}
+        self.target.write(number, {name: value for name, value in changed.items() if name != without})
 
     def written_by_an_application(self, updated: int, deleted: int) -> dict[int, dict[str, Any]]:
         """Change one row and delete another, in both stores, as an application does; the two items as they are then."""
         self.execute(
             f"UPDATE {{s}}.rides SET price = 5 WHERE id = {updated}", f"DELETE FROM {{s}}.rides WHERE id = {deleted}"
         )
-        if self.prefix:
-            import redis as redis_py
-
-            with redis_py.Redis(HOST, config.port("redis")) as client:
-                for number, fields in ((updated, {"price": "5"}), (deleted, {"_deleted": "1"})):
-                    key = f"{self.prefix}{number}"
-                    client.hdel(key, "_bf")
-                    client.hset(key, "_v", f"n{2:020d}")
-                    client.hset(key, mapping=fields)
-        else:
-            item = {name: value for name, value in self.items()[updated].items() if name != "_bf"}
-            self.put(updated, {**item, "price": {"N": "5"}, "_v": {"N": "2"}})
-            self.put(deleted, {"_v": {"N": "2"}, "_deleted": {"BOOL": True}})
+        version, made = self.rows(f"SELECT row_version FROM {{s}}.rides WHERE id = {updated}")[0][0], self.target.value
+        self.edit(updated, without="_bf", price="5", _v=str(version))
+        self.target.write(deleted, {"_v": made("_v", "2"), "_deleted": made("_deleted", "1")})
         return {key: item for key, item in self.items().items() if key in (updated, deleted)}
-
-    def _hashes(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        import redis as redis_py
-
-        with redis_py.Redis(HOST, config.port("redis")) as client:
-            for key in client.scan_iter(f"{self.prefix}*", count=1000):
-                yield key, client.hgetall(key)
 
     # --- the store
 
@@ -209,6 +287,17 @@ class Stage:
         with connections.engine(connections.STORE).begin() as connection:
             connection.execute(sa.insert(tables.COUNTER), row)
 
+    def fell_silent(self, days: float) -> str:
+        """A process of the application reported for an hour, and then no more, so many days ago; its name."""
+        end = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=days)
+        row = {
+            "spec": self.name, "application": APPLICATION, "instance": f"gone-{days:g}-{uuid.uuid4().hex}",
+            "counted_from": end - timedelta(hours=1), "counted_to": end, "counts": {"hits": 5, "fallback_hits": 0}, "is_last": False,
+        }  # fmt: skip
+        with connections.engine(connections.STORE).begin() as connection:
+            connection.execute(sa.insert(tables.COUNTER), row)
+        return str(row["instance"])
+
     def heard(self, **counts: int) -> None:
         """The application reports these counts."""
         counters = Counters()
@@ -272,47 +361,87 @@ def states(run: Any) -> dict[str, str]:
     return found
 
 
+def succeeded(stage: Stage, run: Any) -> None:
+    """A run that ended well and alerted nobody."""
+    assert str(run.state) == "success", (states(run), stage.report()["reasons"])
+    assert stage.alerts() == []
+
+
+def failed(stage: Stage, run: Any, task: str) -> str:
+    """The alert of the only task that failed by itself."""
+    assert str(run.state) == "failed", states(run)
+    bad = [name for name, state in states(run).items() if state == "failed" and name != "any_failure"]
+    assert bad == [task], states(run)
+    return stage.only_alert()
+
+
+def tables_of(report: dict[str, Any]) -> dict[str, list[list[Any]]]:
+    """Rows of a report's tables by title."""
+    return {each["title"]: each["rows"] for each in report["sections"] if "rows" in each}
+
+
+def watch_deferrals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Why tasks give their worker away, from now on."""
+    found, original = list[str](), operators._BackfillOperator.look_again
+
+    def look_again(operator: Any, spec: Any, by: str, reason: str) -> None:
+        found.append(by)
+        original(operator, spec, by, reason)
+
+    monkeypatch.setattr(operators._BackfillOperator, "look_again", look_again)
+    return found
+
+
 @contextmanager
 def stage(folder: Path, run_dag: Callable[..., Any], kind: str = "dynamodb", rows: int = 0) -> Iterator[Stage]:
-    """A table with rows, and an empty target."""
+    """A table with rows, and an empty target.
+
+    Args:
+        folder: of specs
+        run_dag: the fixture
+        kind: ``dynamodb``, ``import`` (a table that is not there yet, and a bucket), or a layout of Redis, ``hash`` or ``string``
+        rows: of the table
+    """
     tag = uuid.uuid4().hex[:8]
-    made = Stage(f"rides_{tag}", f"stage_{tag}", folder, run_dag)
-    made.queue = _subscribed(made.name)
-    made.execute("CREATE DATABASE {s}", DDL, TRIGGER)
-    for host in ("%", "localhost", HOST):
-        made.execute(f"GRANT SELECT, TRIGGER ON {{s}}.* TO '{MYSQL_USER}'@'{host}'")
-    target: dict[str, Any] = {"kind": "redis", "prefix": f"carshare:{tag}:", "key": "{id}"}
-    if kind == "dynamodb":
-        target = {"kind": "dynamodb", "table": f"carshare_{tag}", "key": {"pk": "RIDE#{id}"}}
-        made.table, made.client = target["table"], dynamodb.client()
-        made.client.create_table(
-            TableName=made.table, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-        )  # fmt: skip
+    name, more = f"rides_{tag}", dict[str, Any]()
+    target: dict[str, Any] = {"kind": "dynamodb", "table": f"carshare_{tag}", "key": {"pk": "RIDE#{id}"}}
+    items: DynamoItems | RedisItems
+    if kind in ("hash", "string"):
+        target = {"kind": "redis", "prefix": f"carshare:{tag}:", "layout": kind, "key": "{id}"}
+        items = RedisItems(target["prefix"], kind)
     else:
-        made.prefix = target["prefix"]
-    made.declare(
-        description="rides of a test", owner="dba", enabled=True,
-        view={"table": f"{made.schema}.rides", "alias": "r", "sql": VIEW.format(s=made.schema)},
-        version={"column": "row_version", "raised_by": "the trigger, and ids are never used again"}, target=target,
-        limits=LIMITS,
-        live={"since": (datetime.now(UTC) - timedelta(minutes=5)).isoformat(), "applications": [APPLICATION], "stream": "no stream"},
-        verify={"drain_s": 1, "shared_table": kind == "redis"},
-    )  # fmt: skip
-    assert made.journal  # its tables are there before anybody reports
-    made.heard()
-    made.fill(rows)
-    try:
-        yield made
-    finally:
-        made.execute("DROP DATABASE {s}")
-        for host in ("%", "localhost", HOST):  # grants outlive their schema
-            made.execute(f"REVOKE SELECT, TRIGGER ON {{s}}.* FROM '{MYSQL_USER}'@'{host}'")
-        if made.table:
-            made.client.delete_table(TableName=made.table)
+        items = DynamoItems(target["table"])
+        if kind == "import":
+            bucket = f"staging-{tag}"
+            aws.client("s3").create_bucket(
+                Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": config.AWS_REGION}
+            )
+            more = {"engine": "import", "staging_s3_uri": f"s3://{bucket}/backfill"}
         else:
-            for key, _ in list(made._hashes()):
-                redis.ask(f"DEL {key.decode()}")
+            items.create()
+    made = Stage(name, f"stage_{tag}", folder, run_dag, items)
+    made.queue = _subscribed(made.name)
+    with ExitStack() as stack:
+        stack.callback(items.drop)
+        made.execute("CREATE DATABASE {s}", DDL, TRIGGER)
+        stack.callback(made.execute, "DROP DATABASE {s}")
+        for host in ("%", "localhost", HOST):
+            made.execute(f"GRANT SELECT, TRIGGER ON {{s}}.* TO '{MYSQL_USER}'@'{host}'")
+            # Grants outlive their schema.
+            stack.callback(made.execute, f"REVOKE SELECT, TRIGGER ON {{s}}.* FROM '{MYSQL_USER}'@'{host}'")
+        made.declare(
+            description="rides of a test", owner="dba", enabled=True,
+            view={"table": f"{made.schema}.rides", "alias": "r", "sql": VIEW.format(s=made.schema)},
+            version={"column": "row_version", "raised_by": "the trigger, and ids are never used again"}, target=target,
+            limits=LIMITS,
+            live={"since": (datetime.now(UTC) - timedelta(minutes=5)).isoformat(), "applications": [APPLICATION], "stream": "no stream"},
+            verify={"drain_s": 1}, **more,
+        )  # fmt: skip
+        assert made.journal  # its tables are there before anybody reports
+        if kind != "import":  # dual writes begin after it
+            made.heard()
+        made.fill(rows)
+        yield made
 
 
 def _subscribed(name: str) -> str:
