@@ -226,12 +226,18 @@ class Dynamo:
 
     def __init__(self, *statuses: str, error: str = "") -> None:
         self.statuses, self.error, self.asked = [*statuses], error, list[Any]()
+        self.has_table = False
+
+    def describe_table(self, TableName: str) -> Any:
+        if not self.has_table:
+            raise ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "no"}}, "DescribeTable")
 
     def import_table(self, **asked: Any) -> Any:
         self.asked.append(asked)
         if self.error:
             raise ClientError({"Error": {"Code": self.error, "Message": "no"}}, "ImportTable")  # type: ignore[arg-type]
-        return {"ImportTableDescription": {"ImportArn": "arn:import/1"}}
+        self.has_table = True
+        return {"ImportTableDescription": {"ImportArn": f"arn:import/{len(self.asked)}"}}
 
     def describe_import(self, ImportArn: str) -> Any:
         return {
@@ -251,6 +257,48 @@ def test_one_import_is_started_however_often_it_is_asked_for(s3: Any) -> None:
     assert asked["TableCreationParameters"]["KeySchema"] == [{"AttributeName": "pk", "KeyType": "HASH"}]
     with pytest.raises(TargetError, match="from other objects than these"):
         importing.start(dynamo, s3, WHERE, "users", view, replace(SEALED, digest="e" * 64))
+
+
+def test_an_import_is_followed_by_another_one_only_when_it_has_failed_and_its_table_is_gone(s3: Any) -> None:
+    dynamo, view = Dynamo(), redis_kit.VIEW
+
+    def start(sealed: Manifest = SEALED) -> str:
+        return importing.start(dynamo, s3, WHERE, "users", view, sealed)
+
+    importing.give_up(s3, WHERE)
+    assert importing.kept(s3, WHERE) is None, "there is none to give up"
+    assert start() == "arn:import/1"
+    dynamo.has_table = False  # not there yet, or deleted: nobody has looked
+    assert start() == "arn:import/1"
+    dynamo.has_table = True
+    importing.give_up(s3, WHERE)
+    assert start() == "arn:import/1", "half a table is there"
+    dynamo.has_table = False
+    assert [start(), start()] == ["arn:import/2"] * 2
+    dynamo.has_table = False
+    assert start(replace(SEALED, digest="e" * 64)) == "arn:import/3", "of other objects"
+    assert [each["ClientToken"] for each in dynamo.asked] == [
+        "plan-" + "d" * 16, "plan-" + "d" * 16 + "-1", "plan-" + "e" * 16 + "-2",
+    ]  # fmt: skip
+
+
+def test_an_import_of_which_the_answer_was_lost_is_asked_for_with_the_same_token(s3: Any, monkeypatch: Any) -> None:
+    dynamo, keep = Dynamo(), importing._keep
+
+    def dying(s3: Any, where: Folder, found: importing.Kept) -> None:
+        if found.arn:
+            raise KeyboardInterrupt
+        keep(s3, where, found)
+
+    monkeypatch.setattr(importing, "_keep", dying)
+    with pytest.raises(KeyboardInterrupt):
+        importing.start(dynamo, s3, WHERE, "users", redis_kit.VIEW, SEALED)
+    assert importing.kept(s3, WHERE) == importing.Kept(SEALED.digest), (
+        "the table that is there now is known for its own"
+    )
+    monkeypatch.undo()
+    importing.start(dynamo, s3, WHERE, "users", redis_kit.VIEW, SEALED)
+    assert len({each["ClientToken"] for each in dynamo.asked}) == 1
 
 
 @pytest.mark.parametrize(
@@ -288,6 +336,16 @@ def test_an_import_that_is_not_whole_fails_and_says_what_is_left(change: Any, te
     with pytest.raises(TargetError, match=text) as caught:
         importing.check(replace(found, **change), SEALED, [refusal])
     assert "delete it" in str(caught.value)
+
+
+@pytest.mark.parametrize("code", ["ResourceNotFoundException", "AccessDeniedException"])
+def test_a_log_that_cannot_be_read_does_not_hide_that_the_import_is_not_whole(code: str) -> None:
+    class Logs:
+        def get_log_events(self, **asked: Any) -> Any:
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, "GetLogEvents")
+
+    found = Imported("arn/import/1", "COMPLETED", 3, 2, 1, 100)
+    assert importing.refusals(Logs(), found) == []
 
 
 def test_the_bulk_engine_is_refused_until_both_of_its_conditions_are_met(monkeypatch: Any) -> None:

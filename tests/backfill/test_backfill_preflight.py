@@ -84,6 +84,11 @@ def test_a_target_that_cannot_take_or_keep_items_stops_the_run(
     assert ids(preflight.check_target(built(declared(**spec)), found, made())) == expected
 
 
+def test_the_table_of_the_import_that_goes_on_is_not_in_its_way() -> None:
+    imported = built(declared(engine="import", staging_s3_uri="s3://a/b"))
+    assert ids(preflight.check_target(imported, TABLE, made(), is_own=True)) == []
+
+
 def test_key_types_are_those_of_plain_columns_or_text() -> None:
     found = built(declared(target={"kind": "dynamodb", "table": "rides", "key": {"pk": "{id}", "sk": "RIDE#{id:pad}"}}))
     assert [template.kind for _, template in found.view.keys.parts] == ["N", "S"]

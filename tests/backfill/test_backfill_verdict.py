@@ -58,6 +58,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("rejects-listed-but-not-counted", {"rejects": (Rejected(("1",), "too large"),)}, "rejects.max_rows is 0"),
     ("rejects-unknown", {"reject_count": None}, "not counted"),
     ("rejects-stop", {"reject_count": 1, "spec": spec(rejects={"policy": "stop", "max_rows": 9})}, "rejects.policy is stop"),
+    ("not-imported", {"spec": spec(engine="import", staging_s3_uri="s3://a/b"), "plan": replace(PLAN, state="copying"),
+                      "verification": None}, "the table is not imported: do what the task import_table says"),
     ("not-verified", {"verification": None}, "was not verified"),
     ("verification-unfinished", {"verification": proof(ended_at=None)}, "did not come to its end"),
     ("verification-before-the-copy", {"verification": proof(began_at=NOW - timedelta(minutes=2))}, "verify again"),

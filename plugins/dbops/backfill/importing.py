@@ -22,7 +22,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from dbops import asking
@@ -41,6 +41,7 @@ OBJECTS = 50_000
 """Of one import: quota of the service (S3DataImport.Validation)."""
 POLL_S = 15.0
 ERRORS_READ = 1_000
+_KEPT = "import.json"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,19 @@ class Imported:
     size_bytes: int
     failure: str = ""
     log_group: str = ""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of an import beside the manifest, from before the service is asked for it."""
+
+    digest: str
+    """Of the manifest."""
+    attempt: int = 0
+    arn: str = ""
+    """Empty: the answer was not kept; the same request finds it."""
+    has_failed: bool = False
+    """Its table is of no use."""
 
 
 @dataclass(frozen=True)
@@ -259,15 +273,25 @@ def _no_others(s3: Any, where: Folder, names: Collection[str]) -> None:
 
 
 def start(dynamodb: Any, s3: Any, where: Folder, table: str, view: View, sealed: Manifest) -> str:
-    """Start the import, or find the one that was started; its ARN is kept beside the manifest.
+    """Start the import, or find the one that was started; gives its ARN.
+
+    One that has failed, or was of other objects, is followed by another one when its table is gone.
 
     Raises:
         TargetError: the table exists, or the service does not take the request
     """
-    if (known := _started(s3, where, sealed)) is not None:
-        return known
-    # The same token within eight hours is the same import: a task that dies here starts no second one.
-    token = f"{sealed.plan_id}-{sealed.digest[:16]}"
+    found = kept(s3, where) or Kept(sealed.digest)
+    if (found.has_failed or found.digest != sealed.digest) and not _exists(dynamodb, table):
+        found = Kept(sealed.digest, found.attempt + 1)
+    if found.digest != sealed.digest:
+        raise TargetError(
+            f"import {found.arn or 'of this plan'} was started from other objects than these: delete table {table!r}, then run again"
+        )
+    if found.arn:
+        return found.arn
+    _keep(s3, where, found)
+    # The same token within eight hours is the same import: a task that dies here starts no second one, nor do two runs at once.
+    token = f"{sealed.plan_id}-{sealed.digest[:16]}" + (f"-{found.attempt}" if found.attempt else "")
     try:
         answer = dynamodb.import_table(**request(where, table, view, token))
     except Exception as error:
@@ -280,9 +304,39 @@ def start(dynamodb: Any, s3: Any, where: Folder, table: str, view: View, sealed:
             raise TargetError(f"ImportTable into {table!r} was refused: {code}: {asking.text(error)}") from error
         raise
     arn: str = answer["ImportTableDescription"]["ImportArn"]
-    body = json.dumps({"arn": arn, "digest": sealed.digest}).encode()
-    s3.put_object(Bucket=where.bucket, Key=where.key("import.json"), Body=body)
+    _keep(s3, where, replace(found, arn=arn))
     return arn
+
+
+def kept(s3: Any, where: Folder) -> Kept | None:
+    """What is known of the plan's import; None when none was asked for."""
+    try:
+        answer = s3.get_object(Bucket=where.bucket, Key=where.key(_KEPT))
+    except Exception as error:
+        if asking.code(error) in ("NoSuchKey", "404"):
+            return None
+        raise
+    return Kept(**json.loads(answer["Body"].read()))
+
+
+def give_up(s3: Any, where: Folder) -> None:
+    """Keep that the import has failed: when its table is gone, `start` begins another one."""
+    if (found := kept(s3, where)) is not None:
+        _keep(s3, where, replace(found, has_failed=True))
+
+
+def _keep(s3: Any, where: Folder, found: Kept) -> None:
+    s3.put_object(Bucket=where.bucket, Key=where.key(_KEPT), Body=json.dumps(asdict(found)).encode())
+
+
+def _exists(dynamodb: Any, table: str) -> bool:
+    try:
+        dynamodb.describe_table(TableName=table)
+    except Exception as error:
+        if asking.code(error) == "ResourceNotFoundException":
+            return False
+        raise
+    return True
 
 
 def request(where: Folder, table: str, view: View, token: str) -> dict[str, Any]:
@@ -303,22 +357,6 @@ def request(where: Folder, table: str, view: View, token: str) -> dict[str, Any]
             ],
         },
     }
-
-
-def _started(s3: Any, where: Folder, sealed: Manifest) -> str | None:
-    try:
-        answer = s3.get_object(Bucket=where.bucket, Key=where.key("import.json"))
-    except Exception as error:
-        if asking.code(error) in ("NoSuchKey", "404"):
-            return None
-        raise
-    found = json.loads(answer["Body"].read())
-    if found["digest"] != sealed.digest:
-        raise TargetError(
-            f"import {found['arn']} was started from other objects than these: delete its table and "
-            f"{where.key('import.json')}, then run again"
-        )
-    return str(found["arn"])
 
 
 def look(dynamodb: Any, arn: str) -> Imported:
@@ -349,9 +387,9 @@ def check(found: Imported, sealed: Manifest, refusals: Sequence[Refusal] = ()) -
     """Hold an import that has ended to its manifest.
 
     Raises:
-        TargetError: it failed, or took not every item; the table exists then, and is to be deleted before the next attempt
+        TargetError: it failed, or took not every item; the table is to be deleted before the next attempt
     """
-    after = "The table exists and is not whole: delete it and the folder's import.json, then run again"
+    after = "The table, where there is one, is not whole: delete it, then run again"
     if found.status != "COMPLETED":
         raise TargetError(f"import {found.arn} ended {found.status}: {found.failure or 'no reason given'}. {after}")
     if (found.processed, found.imported, found.errors) != (sealed.items, sealed.items, 0):
@@ -363,7 +401,7 @@ def check(found: Imported, sealed: Manifest, refusals: Sequence[Refusal] = ()) -
 
 
 def refusals(logs: Any, found: Imported, limit: int = ERRORS_READ) -> list[Refusal]:
-    """What the import's log says about items that it did not take; at most so many. Empty where there is no log.
+    """What the import's log says about items that it did not take; at most so many. Empty where there is no log that may be read.
 
     Args:
         logs: client of CloudWatch Logs
@@ -378,7 +416,7 @@ def refusals(logs: Any, found: Imported, limit: int = ERRORS_READ) -> list[Refus
         try:
             answer = logs.get_log_events(**asked)
         except Exception as error:
-            if asking.code(error) == "ResourceNotFoundException":
+            if asking.code(error) in ("ResourceNotFoundException", "AccessDeniedException"):
                 return made
             raise
         made += [_refusal(each["message"]) for each in answer["events"]]

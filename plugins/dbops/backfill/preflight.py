@@ -261,14 +261,16 @@ def check_sample(spec: BackfillSpec, sample: Sample) -> Iterator[Finding]:
     yield made("rejects", f"{count} of {sample.rows} sampled rows cannot be items ({reasons})", fix)
 
 
-def check_target(source: Source, facts: TargetFacts, estimate: Estimate | None) -> Iterator[Finding]:
-    """Whether the store can take the items, and keeps them."""
+def check_target(
+    source: Source, facts: TargetFacts, estimate: Estimate | None, *, is_own: bool = False
+) -> Iterator[Finding]:
+    """Whether the store can take the items, and keeps them; of an import, whether the table is that of the plan that goes on."""
     spec = source.spec
     if spec.target.kind == "redis":
         yield from _redis(facts, estimate)
         return
     if spec.engine == "import":
-        if facts.exists:
+        if facts.exists and not is_own:
             yield refusal(
                 "target",
                 f"table {spec.target.table} exists: ImportTable makes a new one",
@@ -388,6 +390,8 @@ class Services:
     now: Callable[[], datetime]
     region: str = ""
     """Of the target, where the spec names none: for prices."""
+    is_importing: Callable[[], bool] = lambda: False
+    """Whether the open plan has asked for an import."""
     monotonic: Callable[[], float] = time.monotonic
     replica_wait_s: float = liveness.REPLICA_WAIT_S
 
@@ -461,7 +465,7 @@ def _targeted(services: Services, source: Source, rows: int | None, seen: dict[s
             today=services.now().date(),
         )
     made = seen.get("estimate")
-    found = list(check_target(source, facts, made))
+    found = list(check_target(source, facts, made, is_own=facts.exists and services.is_importing()))
     return found if made is None else [*found, *check_estimate(source.spec, made)]
 
 

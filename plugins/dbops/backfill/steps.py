@@ -36,7 +36,7 @@ from dbops.backfill.roll_back import Remover, RolledBack
 from dbops.backfill.services import Services, StepError, opened
 from dbops.backfill.source import Source, open_source
 from dbops.backfill.spec import BackfillSpec
-from dbops.backfill.target import TargetFacts
+from dbops.backfill.target import TargetError, TargetFacts
 from dbops.backfill.verdict import Standing
 from dbops.backfill.verify import TooManyDifferences, Verifier
 from dbops.backfill.worker import Copied
@@ -96,7 +96,16 @@ def preflight_services(services: Services, spec: BackfillSpec) -> preflight.Serv
         beats=lambda: services.journal.beats(spec.name),
         now=lambda: datetime.now(UTC),
         region=services.region,
+        is_importing=lambda: _is_importing(services, spec),
     )
+
+
+def _is_importing(services: Services, spec: BackfillSpec) -> bool:
+    """Whether the spec's open plan has asked for an import: the table is its own then."""
+    plan = services.journal.open_plan(spec.name)
+    if plan is None or spec.engine != "import":
+        return False
+    return importing.kept(services.aws("s3"), importing.folder(spec, plan.plan_id)) is not None
 
 
 # --- plan ---------------------------------------------------------------------------------------------------------------
@@ -325,7 +334,11 @@ def import_table(services: Services, spec: BackfillSpec, plan: Plan) -> bool:
     if found.status in ("IN_PROGRESS", "CANCELLING"):
         return False
     refused = importing.refusals(services.aws("logs"), found) if found.errors else []
-    importing.check(found, sealed, refused)
+    try:
+        importing.check(found, sealed, refused)
+    except TargetError:
+        importing.give_up(s3, where)
+        raise
     return finish_copy(services, plan.plan_id)
 
 
@@ -798,19 +811,19 @@ def standing_before(services: Services, spec: BackfillSpec, found: Preflight) ->
 def standing(services: Services, spec: BackfillSpec, plan: Plan) -> Standing:
     """What the journal knows of a plan, with the verification of this run."""
     journal, plan_id = services.journal, plan.plan_id
-    made = planned(spec, plan)
+    made, now = planned(spec, plan), journal.plan(plan.plan_id)
     proof = journal.verification(plan_id, services.run)
     differences = journal.differences(plan_id, run=services.run)
     events = journal.events(plan_id)
     counts = journal.counts(plan_id)
     held = next((each.reason for each in reversed(events) if each.kind in HOLDS), "") if counts.get("planned") else ""
-    if spec.engine == "import" and proof is None:
+    if spec.engine == "import" and proof is None and now.state == "copied":
         held = (
             held or "the table is imported: switch the change stream and the dual writes on, then run with copy: false"
         )
     return Standing(
         spec,
-        journal.plan(plan_id),
+        now,
         estimate=made.estimate,
         approved_by=journal.approved(plan_id, made.digest),
         counts=counts,

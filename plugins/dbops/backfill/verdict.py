@@ -186,6 +186,10 @@ def _wrong(of: Standing) -> list[str]:
 
 def _unfinished(of: Standing, plan: Plan) -> list[str]:
     if of.done == plan.chunks and sum(of.counts.values()) == plan.chunks:
+        if of.spec.engine == "import" and plan.state in ("planned", "copying"):
+            return [
+                f"plan {plan.plan_id}: every chunk is staged, and the table is not imported: do what the task import_table says"
+            ]
         return []
     states = ", ".join(f"{number:,} {state}" for state, number in sorted(of.counts.items())) or "none counted"
     return [
