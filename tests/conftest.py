@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def lab_is_up() -> None:
+def lab_is_up(_clients_do_not_ask_who_makes_them: None) -> None:
     """Fails unless every service of the lab that the environment names is ready."""
     from lab import stack
 
@@ -125,17 +125,16 @@ def run_dag(airflow_db: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @pytest.fixture(scope="session", autouse=True)
 def _botocore_reads_its_files_once() -> None:
-    """Every client of a new session reads the same megabytes of JSON: a third of a second each, and a DAG run makes dozens."""
-    from botocore.loaders import JSONFileLoader
+    from tests import clients
 
-    read, seen = JSONFileLoader.load_file, {}
+    clients.read_files_once()
 
-    def load_file(self: Any, path: str) -> Any:
-        if path not in seen:
-            seen[path] = read(self, path)
-        return seen[path]
 
-    JSONFileLoader.load_file = load_file
+@pytest.fixture(scope="session")
+def _clients_do_not_ask_who_makes_them() -> None:
+    from tests import clients
+
+    clients.ask_no_stack()
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +159,7 @@ def dms_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def aws(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def aws(moto_server: str, _clients_do_not_ask_who_makes_them: None, monkeypatch: pytest.MonkeyPatch) -> str:
     """An emptied simulator behind the Airflow connection `aws_default`; gives its address."""
     import urllib.request
 

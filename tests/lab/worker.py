@@ -20,7 +20,8 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         "airflow.providers.amazon.aws.hooks.base_aws", "airflow.providers.mysql.hooks.mysql", "airflow.providers.trino.hooks.trino",
-        "alembic.command", "pyarrow.csv", "pyarrow.parquet", "pyiceberg.catalog.sql", "pyiceberg.table", "trino.dbapi",
+        "airflow.dag_processing.dagbag", "alembic.command", "pyarrow.csv", "pyarrow.parquet", "pyiceberg.catalog.sql", "pyiceberg.table",
+        "pytest", "sqlalchemy.dialects.mysql.mysqldb", "tests.lab.warm", "trino.dbapi",
     ]
 )  # fmt: skip
 
