@@ -235,7 +235,8 @@ def test_a_source_that_is_gone_neither_keeps_a_plan_open_nor_its_rows_in_the_lak
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_midway(source, monkeypatch)
-    gone = {k: v for k, v in source.expected.items() if k not in source.live()}
+    live = source.live()
+    gone = {k: v for k, v in source.expected.items() if k not in live}
     source.bench.sql("DROP TABLE t")
     assert [r.check for r in steps.check(source.services, source.spec, purging=True)] == ["table"]
     # Only the purged rows of a plan that is open are given back: the others were in MySQL when it was dropped.
