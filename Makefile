@@ -10,6 +10,8 @@ PYTEST_ARGS ?=
 # Processes that share the test files out among them; each has a lab of its own (2.5 GB of memory), as many tests wait for servers.
 TEST_WORKERS ?= 2
 BENCH_ARGS ?=
+# Thousands of small queries, none twice: what the optimizing compiler makes of them is thrown away before it has paid.
+TEST_TRINO_JVM_OPTIONS := -XX:TieredStopAtLevel=1 -XX:-UseG1GC -XX:+UseSerialGC -XX:MetaspaceSize=256M
 
 WORKERS := $(if $(filter-out 1,$(TEST_WORKERS)),-n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder)
 
@@ -40,7 +42,7 @@ demo-migration: lab-up ## Move two tables into DynamoDB and Redis under traffic 
 
 .PHONY: test
 test: setup lint ## Set up, lint and run every test; starts the lab and stops it again if it was not up (TEST_WORKERS=1: one after the other)
-	LABS=$(TEST_WORKERS) tools/with-lab $(BIN)/python $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
+	LABS=$(TEST_WORKERS) LAB_TRINO_JVM_OPTIONS='$(TEST_TRINO_JVM_OPTIONS)' tools/with-lab $(BIN)/python $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 ##@ Setting up
 .PHONY: setup

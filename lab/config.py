@@ -201,3 +201,8 @@ def trino_url() -> str:
 def mysql_buffer_pool() -> str:
     """InnoDB buffer pool of each server, in MySQL's notation (LAB_MYSQL_BUFFER_POOL, default 1G)."""
     return os.environ.get("LAB_MYSQL_BUFFER_POOL", "1G")
+
+
+def trino_jvm_options() -> list[str]:
+    """Options of Trino's JVM over those of the lab (LAB_TRINO_JVM_OPTIONS, default none)."""
+    return os.environ.get("LAB_TRINO_JVM_OPTIONS", "").split()

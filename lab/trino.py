@@ -65,6 +65,7 @@ def _prepare() -> list[str]:
     return [
         str(artifacts.java()),
         *JVM_OPTIONS,
+        *config.trino_jvm_options(),
         *(f"-D{key}={value}" for key, value in node.items()),
         "-cp",
         str(install / "lib" / "*"),

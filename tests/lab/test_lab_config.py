@@ -57,6 +57,17 @@ def test_a_lab_beside_this_one_shares_neither_ports_nor_data(monkeypatch: pytest
     assert config.numbers_beside() == [2]
 
 
+def test_options_of_the_environment_come_after_those_of_the_lab(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path))
+    monkeypatch.delenv("LAB_TRINO_JVM_OPTIONS", raising=False)
+    usual = trino._prepare()
+    monkeypatch.setenv("LAB_TRINO_JVM_OPTIONS", " -XX:-UseG1GC  -XX:+UseSerialGC ")
+    last = 1 + len(trino.JVM_OPTIONS)
+    assert trino._prepare() == [*usual[:last], "-XX:-UseG1GC", "-XX:+UseSerialGC", *usual[last:]]
+
+
 @pytest.mark.parametrize(
     ("coordinates", "filename"), [("g:tool:1.0", "tool-1.0.jar"), ("g:tool:1.0:tar.gz", "tool-1.0.tar.gz")]
 )
