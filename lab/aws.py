@@ -34,6 +34,7 @@ def serve(host: str, port: int, at_end: Callable[[], object] = lambda: None) -> 
 
     # moto reads this to build the URLs that it hands out, such as those of queues.
     os.environ["MOTO_PORT"] = str(port)
+    from moto import backends
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
@@ -42,6 +43,8 @@ def serve(host: str, port: int, at_end: Callable[[], object] = lambda: None) -> 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not one line for every request
     signal.signal(signal.SIGTERM, end)
     kinesis.install()
+    services = tuple(backends.list_of_moto_modules())
+    backends.list_of_moto_modules = lambda: services  # it lists moto's folder at every request
     application = DomainDispatcherApplication(create_backend_app)
     make_server(host, port, application, threaded=True, request_handler=MotoRequestHandler).serve_forever()
 
