@@ -37,6 +37,13 @@ def test_a_good_view_has_a_good_plan_and_a_bad_one_is_named(server: Any) -> None
     assert ids(preflight.check_plan(server, opened(server, PLAIN))) == ["empty?"]
 
 
+def test_a_table_that_ends_with_its_first_page_has_a_good_plan(server: Any) -> None:
+    fleet(server, 6)
+    for rows in (5, 6, 7):
+        source = opened(server, PLAIN, limits={"page_rows": rows})
+        assert ids(preflight.check_plan(server, source)) == [], f"pages of {rows} rows"
+
+
 def test_a_condition_that_fixes_another_key_does_not_sort_pages(server: Any) -> None:
     """Where MySQL is sure of one row of the joined table it may read that first; the page begins at the key all the same."""
     fleet(server, 2000)

@@ -56,7 +56,9 @@ class TypeRow:
 def check_plan(conn: Any, source: Source) -> Iterator[Finding]:
     """How MySQL would read a page in the middle: a range of the driving table's key, no sort, no scan of what is joined."""
     low = source.nth_key(conn, None, source.spec.limits.page_rows)
-    high = source.nth_key(conn, low, source.spec.limits.page_rows) or source.last_key(conn)
+    high = source.nth_key(conn, low, source.spec.limits.page_rows) or source.last_key(conn, low)
+    if high is None:  # the first page, if there is one, ends with the last row
+        low, high = None, low
     if high is None:
         yield warning(
             "empty",
