@@ -274,10 +274,17 @@ def check(target: Target, writes: Sequence[Write], sent: Sent) -> int:
         _require_sound(write, Outcome(rules.classify(item, write.version, names), item), names)
     equal = 0
     for write, outcome in zip(writes, sent.outcomes, strict=True):
-        if outcome.reason == "equal":
+        if _is_there(write, outcome, names):
             _require_sound(write, outcome, names)
             equal += 1
     return len(written) + equal
+
+
+def _is_there(write: Write, outcome: Outcome, names: Names) -> bool:
+    """Whether the store had this very version already. A tombstone of a row that MySQL keeps as deleted is no deletion of others."""
+    if write.is_tombstone and outcome.reason == "tombstone":
+        return rules.version_of(outcome.there, names) == write.version
+    return outcome.reason == "equal"
 
 
 def _require_sound(write: Write, found: Outcome, names: Names) -> None:
@@ -314,7 +321,8 @@ def tally_of(writes: Sequence[Write], sent: Sent, names: Names) -> Tally:
     for position, (write, outcome) in enumerate(zip(writes, sent.outcomes, strict=True)):
         if position in sent.rejects:
             continue
-        counts[("buried" if write.is_tombstone else "written") if outcome.is_written else str(outcome.reason)] += 1
+        found = "equal" if _is_there(write, outcome, names) else str(outcome.reason)
+        counts[("buried" if write.is_tombstone else "written") if outcome.is_written else found] += 1
     digest = Digest.of(
         item_hash(rules.document(write, names), names.all)
         for position, write in enumerate(writes)
