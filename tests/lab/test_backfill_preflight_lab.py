@@ -91,7 +91,15 @@ def test_joins_filters_and_cascades_are_named(server: Any) -> None:
     key = {**KEY, "target": {"kind": "dynamodb", "table": "rides", "key": {"pk": "{status}#{ride}"}}}
     source = opened(server, JOIN.format(join="JOIN"), **key)
     found = list(preflight.check_view(server, source))
-    assert ids(found) == ["collation?", "key_changes?", "view_filter?", "join_delete?", "cascade"]
+    assert ids(found) == [
+        "collation?",
+        "key_changes?",
+        "view_filter?",
+        "version_order?",
+        "join_stream?",
+        "join_delete?",
+        "cascade",
+    ]
     assert "of_member" in found[-1].text
     run(server, "ALTER TABLE rides DROP FOREIGN KEY of_member")
     assert ids(preflight.check_view(server, opened(server, PLAIN))) == []

@@ -124,6 +124,16 @@ def check_view(conn: Any, source: Source) -> Iterator[Finding]:
 
 
 def _joins(conn: Any, source: Source) -> Iterator[Finding]:
+    if len(source.query.tables) > 1:
+        yield warning(
+            "version_order",
+            "the view joins tables: where versions are drawn in another order than commits, an item keeps what the join had before",
+            "draw from a row that stays locked until the commit, before rows are read; AUTO_INCREMENT and clocks are no such thing",
+        )
+        yield warning(
+            "join_stream", "the view joins tables: cdc_apply and cdc_redis make an item of one table's row, not of a join",
+            "let what carries the changes read the view's row, of every item that a joined row is in",
+        )  # fmt: skip
     for joined in source.query.tables[1:]:
         yield warning(
             "join_delete",

@@ -517,7 +517,7 @@ def _check_version_tables(spec: BackfillSpec, form: Query, selected: Selected) -
     if len(aliases) > 1 and spec.version.scope != "shared":
         raise ViewError(
             "version.scope: is 'row', and the view joins tables: the greatest of versions that count apart does not rise with "
-            "each change. Take all of them from one rising sequence (or commit time), and say shared"
+            "each change. Take all of them from one sequence, a row that is locked until the commit, and say shared"
         )
 
 

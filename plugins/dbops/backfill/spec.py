@@ -70,7 +70,7 @@ class RowVersion(_Part):
     )
     scope: Literal["row", "shared"] = Field(
         default="row",
-        description="row: every row counts for itself; shared: versions of all joined tables rise together (a sequence, a commit time)",
+        description="row: every row counts for itself; shared: versions of all joined tables rise together, in the order of commits",
     )
     raised_by: str = Field(
         default="",

@@ -46,7 +46,8 @@ REPAIR: Mapping[str, str] = {
     "source_newer": "a run with `copy: false, repair: true` writes it under the condition; then find which writer lost it",
     "missing": "a run with `copy: false, repair: true` writes it under the condition",
     "extra": "see that the stream delivers; then a run with `copy: false, repair: true, bury_extra: true` writes a tombstone in its place",
-    "converter": "repair writes nothing here, as no version is newer: find the writer, correct it, raise the version of these rows",
+    "converter": "repair writes nothing here, as no version is newer: find the writer, correct it, raise the version of these rows. "
+    "In a joined view there may be none: versions were drawn in another order than commits",
     "unversioned": "find the writer that leaves out the version; correct it, then write these items again under a version",
     "ahead": "find what lowered the version (a key inserted again from 1, a joined row deleted); raise it above the item's in MySQL",
 }
