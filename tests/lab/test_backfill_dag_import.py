@@ -126,6 +126,7 @@ def test_an_import_that_fails_is_named_and_done_anew(
 
     # Half a table is never taken for a whole one, nor for somebody else's.
     assert "delete it, then run again" in failed(stage, stage.copy(), "import_table")
+    assert "ImportTable makes a new one" in failed(stage, stage.copy(abandon_open_plan=True), "look")
     stage.target.drop()
     succeeded(stage, stage.copy())
     assert (stage.plan().plan_id, stage.plan().state) == (plan.plan_id, "copied")

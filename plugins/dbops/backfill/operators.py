@@ -187,7 +187,7 @@ class LookOperator(_BackfillOperator):
                 steps.require_leave(services, spec, params["confirm"])
             if not dry_run and not copies:
                 return spec.name
-            found = steps.look(services, spec)
+            found = steps.look(services, spec, goes_on=not params["abandon_open_plan"])
             standing = steps.standing_before(services, spec, found)
             if dry_run or found.refusals:
                 report = summary.preflight_report(standing, self.fields(context, spec), dry_run=dry_run)

@@ -403,7 +403,7 @@ class Services:
     region: str = ""
     """Of the target, where the spec names none: for prices."""
     is_importing: Callable[[], bool] = lambda: False
-    """Whether the open plan has asked for an import."""
+    """Whether the open plan, with which the run goes on, has asked for an import."""
     monotonic: Callable[[], float] = time.monotonic
     replica_wait_s: float = liveness.REPLICA_WAIT_S
 

@@ -54,20 +54,21 @@ HOLDS = ("pause", "window", "limit", "overloaded")
 """Kinds of the events with which a copy ended on purpose before it was done."""
 
 
-def look(services: Services, spec: BackfillSpec, *, rows: int | None = None) -> Preflight:
+def look(services: Services, spec: BackfillSpec, *, rows: int | None = None, goes_on: bool = True) -> Preflight:
     """Everything that can be found before a copy; reads only.
 
     Args:
         services: of the run
         spec: of the backfill
         rows: of the view, where a walk has counted them; None: InnoDB's estimate
+        goes_on: with an open plan, so that the table of its import is its own; else the run gives it up
     """
     if spec.engine == "bulk":
         try:
             bulk.require(services.aws("dynamodb"))
         except bulk.NotSupported as error:
             return Preflight((refusal("engine", str(error), "use engine put, or import for a new table"),))
-    found = preflight.check(preflight_services(services, spec), spec, rows=rows)
+    found = preflight.check(preflight_services(services, spec, goes_on=goes_on), spec, rows=rows)
     return replace(found, findings=(*found.findings, *_unallowed(services, spec)))
 
 
@@ -80,7 +81,7 @@ def _unallowed(services: Services, spec: BackfillSpec) -> list[Finding]:
     return []
 
 
-def preflight_services(services: Services, spec: BackfillSpec) -> preflight.Services:
+def preflight_services(services: Services, spec: BackfillSpec, *, goes_on: bool = True) -> preflight.Services:
     """How the preflight reaches what it looks at."""
 
     def facts(view: View) -> TargetFacts:
@@ -96,7 +97,7 @@ def preflight_services(services: Services, spec: BackfillSpec) -> preflight.Serv
         beats=lambda: services.journal.beats(spec.name),
         now=lambda: datetime.now(UTC),
         region=services.region,
-        is_importing=lambda: _is_importing(services, spec),
+        is_importing=lambda: goes_on and _is_importing(services, spec),
     )
 
 
