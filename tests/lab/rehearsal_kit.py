@@ -1,13 +1,10 @@
-"""The steps of a rehearsal without Airflow, on the lab; as a command, a process that dies after so many calls that change something.
-
-``python -m tests.lab.rehearsal_kit <folder> <name> <step> <calls>``: exit status -9 when it died, 0 when the step ended before that.
-"""
+"""The steps of a rehearsal without Airflow, on the lab, also in a process that dies after so many calls that change something."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +19,7 @@ from dbops.blue_green.steps import Services
 from lab import aws, config
 
 RUN = "blue_green_rehearsal/test"
+FAILURE = "failure.txt"
 STEPS: dict[str, Callable[[Services, str], Any]] = {
     "plan": steps.plan,
     "provision": steps.provision,
@@ -89,8 +87,18 @@ def die_after(made: Services, calls: int) -> None:
     made.rds.meta.events.register("after-call.rds", count)
 
 
-if __name__ == "__main__":
-    folder, name, step, calls = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+def step_in_worker(folder: Path, name: str, step: str, calls: int) -> None:
+    """What a worker process runs (`tests.lab.worker`): a step, to its end or to its death."""
     mine = services(folder)
     die_after(mine, calls)
-    STEPS[step](mine, name)
+    try:
+        STEPS[step](mine, name)
+    except BaseException:
+        (folder / FAILURE).write_text(traceback.format_exc())
+        raise
+
+
+def failure_in_worker(folder: Path) -> str:
+    """How a step failed there."""
+    kept = folder / FAILURE
+    return kept.read_text() if kept.is_file() else "it has not ended"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import signal
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from dbops.blue_green import steps, waits
 from dbops.blue_green.rails import RailError
@@ -19,6 +16,7 @@ from dbops.blue_green.steps import Services
 from lab import aws
 from lab.rds import leak
 from tests.lab import rehearsal_kit as kit
+from tests.lab import worker
 
 pytestmark = pytest.mark.lab
 
@@ -37,13 +35,12 @@ def name() -> str:
 
 def until_it_lives(folder: Path, name: str, step: str) -> int:
     """Repeat a step in processes that die with their first call that changes something, then with the second one, and so on; its deaths."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(ROOT)])}
     for deaths in range(30):
-        command = [sys.executable, "-m", "tests.lab.rehearsal_kit", str(folder), name, step, str(deaths + 1)]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-        if done.returncode == 0:
+        process = worker.start(kit.step_in_worker, folder, name, step, deaths + 1)
+        process.join(300)
+        if process.exitcode == 0:
             return deaths
-        assert done.returncode == -9, done.stderr[-3000:]
+        assert process.exitcode == -signal.SIGKILL, kit.failure_in_worker(folder)
     raise AssertionError(f"{step} never ends")
 
 
