@@ -324,8 +324,9 @@ def _get(conn_id: str) -> Connection:
         raise ConnectionUndefined(
             f"Airflow connection {conn_id!r} is not defined or cannot be parsed. "
             f"Define it in the secrets backend, under Admin > Connections, "
-            f"or as JSON in the environment variable AIRFLOW_CONN_{conn_id.upper()}, for example "
-            f"""'{{"conn_type": "mysql", "host": "db.example.com", "login": "dbops", "password": "..."}}'"""
+            f"or as JSON in the environment variable AIRFLOW_CONN_{conn_id.upper()}, for MySQL as in "
+            f"""'{{"conn_type": "mysql", "host": "db.example.com", "login": "dbops", "password": "..."}}'; """
+            "README.md has an example of each kind"
         ) from error
 
 

@@ -92,6 +92,8 @@ def test_the_table_of_the_import_that_goes_on_is_not_in_its_way() -> None:
 def test_key_types_are_those_of_plain_columns_or_text() -> None:
     found = built(declared(target={"kind": "dynamodb", "table": "rides", "key": {"pk": "{id}", "sk": "RIDE#{id:pad}"}}))
     assert [template.kind for _, template in found.view.keys.parts] == ["N", "S"]
+    (absent,) = preflight.check_target(found, TargetFacts(exists=False, state=""), None)
+    assert "create it with the key pk (N), sk (S)" in absent.fix
 
 
 def test_the_type_report_says_what_is_not_exact() -> None:

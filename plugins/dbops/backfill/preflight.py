@@ -293,14 +293,14 @@ def check_target(
         yield refusal(
             "target",
             f"table {spec.target.table} is {facts.state if facts.exists else 'not there'}",
-            "create it with the key of target.key, and wait",
+            f"create it with the key {_key_text(_wanted_key(source))}, as target.key makes it, and wait",
         )
         return
     yield from _table(source, facts)
 
 
 def _table(source: Source, facts: TargetFacts) -> Iterator[Finding]:
-    wanted = tuple((name, template.kind) for name, template in source.view.keys.parts)
+    wanted = _wanted_key(source)
     if facts.key != wanted:
         yield refusal(
             "target_key",
@@ -359,6 +359,10 @@ def _redis(facts: TargetFacts, estimate: Estimate | None) -> Iterator[Finding]:
             f"{facts.memory_limit - (facts.memory_used or 0):,} bytes are free, the items have {estimate.bytes:,}",
             "take larger nodes",
         )
+
+
+def _wanted_key(source: Source) -> tuple[tuple[str, str], ...]:
+    return tuple((name, template.kind) for name, template in source.view.keys.parts)
 
 
 def _key_text(key: Iterable[tuple[str, str]]) -> str:
