@@ -190,7 +190,7 @@ def test_an_error_gives_the_chunk_back(journal: Any, s3: Any) -> None:
     ("rejects", "says"),
     [
         ({"max_rows": 1}, "2 rows cannot be items"),
-        ({"policy": "stop", "max_rows": 100}, "a row cannot be an item: key "),
+        ({"policy": "stop", "max_rows": 100}, "a row cannot be an item: "),
     ],
     ids=["too many", "stop"],
 )
@@ -198,6 +198,8 @@ def test_too_many_rows_without_form_end_it(journal: Any, s3: Any, rejects: Any, 
     staged = stage(journal, rows(rejects=rejects), s3)
     assert staged.end == "rejects"
     assert says in staged.reason
+    assert "table backfill_reject has the keys" in staged.reason
+    assert "key " not in staged.reason.replace("table backfill_reject has the keys", "")
     assert journal[0].live_leases(journal[1].plan_id) == 0
 
 

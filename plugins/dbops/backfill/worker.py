@@ -116,13 +116,14 @@ class Worker:
         if not rejected:
             return
         self.journal.reject(self.plan_id, chunk.number, rejected)
-        allowed, first = self.source.spec.rejects, f"{', '.join(rejected[0].key)}: {rejected[0].reason}"
+        # Their keys are for the report: this text comes to alerts.
+        allowed, where = self.source.spec.rejects, f"{rejected[0].reason}; table backfill_reject has the keys"
         if allowed.policy == "stop":
-            raise TooManyRejects(f"rejects.policy is stop, and a row cannot be an item: key {first}")
+            raise TooManyRejects(f"rejects.policy is stop, and a row cannot be an item: {where}")
         count = self.journal.reject_count(self.plan_id)
         if count > allowed.max_rows:
             raise TooManyRejects(
-                f"{count} rows cannot be items, rejects.max_rows allows {allowed.max_rows}; the last: key {first}"
+                f"{count} rows cannot be items, rejects.max_rows allows {allowed.max_rows}; the last: {where}"
             )
 
     def note(self, event: Event) -> None:
