@@ -21,7 +21,8 @@ Example: `{"spec": "rides_dynamodb", "plan_id": "rides_dynamodb-20261129-0a1b2c3
 
 - Nothing is lost: every item that was removed has its row in MySQL, and readers fall back to it.
 - `roll_back` red: clear it when the target answers again; it goes on with the chunks that are left. Start no other backfill of the
-  spec meanwhile: it would find items equal that are removed after it. The newest plan has to be verified again in any case.
+  spec meanwhile: it would find items equal that are removed after it. A newer plan that had found items equal is copied and
+  verified again by the next run.
 - "items stay though they bear the stamp": the store was written after MySQL had ended. Compare them before you go on with MySQL.
 """
 

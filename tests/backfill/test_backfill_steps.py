@@ -18,7 +18,7 @@ from dbops.backfill.brake import Held
 from dbops.backfill.journal import Journal
 from dbops.backfill.plan import Walk
 from dbops.backfill.preflight import Preflight
-from dbops.backfill.records import Compared, Plan
+from dbops.backfill.records import Compared, Plan, Tally
 from dbops.backfill.roll_back import Remover
 from dbops.backfill.services import StepError
 from dbops.backfill.spec import Rejects, Verify
@@ -105,6 +105,27 @@ def test_a_newer_plan_that_found_its_items_equal_has_to_be_verified_again(stage:
     steps.end_roll_back(stage.services, SPEC, older.plan_id, confirm=SPEC.name, stop=threading.Event())
     assert stage.journal.plan(newer.plan_id).state == "copied"
     assert stage.journal.plan(older.plan_id).state == "rolled_back"
+
+
+def test_the_run_after_a_roll_back_copies_what_a_newer_plan_had_found_equal(stage: Stage) -> None:
+    older = stage.verified(made_at=NOW)
+    newer = stage.planned(made_at=NOW + timedelta(days=1))
+    for tally in (Tally(read=10, equal=10), Tally(read=10, written=10)):
+        chunk = stage.journal.claim(newer.plan_id, "worker", 60)
+        assert chunk is not None
+        stage.journal.finish(chunk, "worker", tally)
+    steps.finish_copy(stage.services, newer.plan_id)
+    stage.journal.set_state(newer.plan_id, "verified", expected=("copied",))
+    steps.begin_roll_back(stage.services, SPEC, older.plan_id)
+    stage.roll_back_chunks(older.plan_id)
+    for _ in range(2):  # a task that is cleared does it once more
+        steps.end_roll_back(stage.services, SPEC, older.plan_id, confirm=SPEC.name, stop=threading.Event())
+        assert stage.journal.plan(newer.plan_id).state == "copying"
+        left = stage.journal.chunks(newer.plan_id)
+        assert sorted((each.state, each.tally.equal, each.tally.written) for each in left) == [
+            ("done", 0, 10),
+            ("planned", 0, 0),
+        ]
 
 
 def test_items_of_other_rules_are_not_looked_for_in_the_wrong_place(stage: Stage) -> None:

@@ -664,6 +664,16 @@ def _doubt_newest(services: Services, spec: BackfillSpec, plan_id: str) -> None:
         services.journal.set_state(newest.plan_id, "copied", expected=[newest.state], run=services.run, reason=reason)
 
 
+def _copy_newest_again(services: Services, spec: BackfillSpec, plan_id: str) -> None:
+    """Chunks of a newer plan that is open and had found items equal are not done any more: the next run would only find them missing."""
+    journal = services.journal
+    (newest,) = journal.plans(spec.name, limit=1)
+    if newest.plan_id == plan_id or newest.state in CLOSED or spec.engine != "put":
+        return
+    if doubted := [each.number for each in journal.chunks(newest.plan_id, ["done"]) if each.tally.equal]:
+        journal.reopen(newest.plan_id, doubted)
+
+
 def roll_back_span(
     services: Services,
     spec: BackfillSpec,
@@ -714,6 +724,7 @@ def end_roll_back(
                 journal.note(plan_id, Event("sweep", _kept_by(swept), count=swept.removed, run=services.run))
         journal.set_state(plan_id, "rolled_back", expected=(*CLOSED,), run=services.run)
         _doubt_newest(services, spec, plan_id)
+        _copy_newest_again(services, spec, plan_id)
     events = tuple(journal.events(plan_id))
     return Standing(
         spec, journal.plan(plan_id), counts=counts, tally=journal.tally(plan_id), chunks=tuple(journal.chunks(plan_id)),
