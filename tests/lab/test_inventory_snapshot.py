@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -717,41 +717,44 @@ def test_instances_of_a_cluster_are_recorded_at_the_same_time(workload: Workload
     assert {i.instance for i in history.coverage(SPEC, EVER, now())} == found.activity.instances
 
 
-def test_ten_thousand_digests_in_a_few_seconds(mysqld: Mysqld, history: History) -> None:
+def test_ten_thousand_digests_are_kept_by_a_few_statements(mysqld: Mysqld, history: History) -> None:
+    """How long that takes is printed only: it depends on what else the machine does."""
     mysqld.restart("--performance-schema-digests-size=20000")
     load_schema(mysqld)
-    with closing(mysqld.connect(database="shop")) as connection, connection.cursor() as cursor:
-        for number in range(10_000):
-            cursor.execute(
-                f"SELECT o.id, o.total AS total_{number} FROM orders o JOIN audit a ON a.id = o.id WHERE o.status = 'x'"
-            )
-    started = time.monotonic()
-    taken = take(mysqld)
-    read = time.monotonic() - started
-    recorded = history.record(SPEC, taken)
-    first = time.monotonic() - started - read
+    sent: list[str] = []
+    sa.event.listen(history.engine, "before_cursor_execute", lambda *given: sent.append(given[2]))
+    took: dict[str, tuple[float, int]] = {}
+
+    @contextmanager
+    def noted(what: str) -> Iterator[None]:
+        sent.clear()
+        began = time.monotonic()
+        yield
+        took[what] = time.monotonic() - began, len(sent)
+
+    def run_all() -> None:
+        with closing(mysqld.connect(database="shop")) as connection, connection.cursor() as cursor:
+            for number in range(10_000):
+                cursor.execute(
+                    f"SELECT o.id, o.total AS total_{number} FROM orders o JOIN audit a ON a.id = o.id WHERE o.status = 'x'"
+                )
+
+    run_all()
+    with noted("read"):
+        taken = take(mysqld)
+    with noted("first record"):
+        recorded = history.record(SPEC, taken)
     assert recorded.new_statements >= 10_000
-    with closing(mysqld.connect(database="shop")) as connection, connection.cursor() as cursor:
-        for number in range(10_000):
-            cursor.execute(
-                f"SELECT o.id, o.total AS total_{number} FROM orders o JOIN audit a ON a.id = o.id WHERE o.status = 'x'"
-            )
-    started = time.monotonic()
-    again = record(history, mysqld)
-    second = time.monotonic() - started
-    started = time.monotonic()
-    listed = history.window(SPEC, EVER, now())
-    window = time.monotonic() - started
-    times = {"read": read, "first record": first, "next": second, "window": window}
-    print(
-        f"10,000 digests of {mysqld.server.version}:",
-        ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items()),
-    )
+    run_all()
+    with noted("next"):
+        again = record(history, mysqld)
+    with noted("window"):
+        listed = history.window(SPEC, EVER, now())
+    told = (f"{what} {seconds:.1f} s, {count} statements" for what, (seconds, count) in took.items())
+    print(f"10,000 digests of {mysqld.server.version}:", "; ".join(told))
     assert sum(o.activity.executions == 2 and "total_" in o.text for o in listed) == 10_000
     assert again.coverage.executions_total == 10_001
-    assert read < 5
-    assert first < 15
-    assert second < 15
+    assert 0 < max(count for _, count in took.values()) < 200
 
 
 def test_a_window_shows_only_its_snapshots(workload: Workload, history: History) -> None:
