@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbops.inventory.deltas import Delta, deltas, resets
+from dbops.inventory.deltas import Delta, deltas, is_first_sight, resets
 from dbops.inventory.model import Instance, Sighting, Snapshot, TableIo, TableRef
 
 T0 = datetime(2026, 5, 4, 3, 0)
@@ -50,6 +50,17 @@ def test_first_sight_is_kept_whole_with_the_window_that_the_server_gives_it() ->
         STARTED + timedelta(seconds=1),
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(-60, True), (0.9, True), (1.1, False)], ids=["before", "rounded", "after"]
+)
+def test_another_server_is_new_only_if_it_started_after_the_previous_snapshot_beyond_doubt(
+    seconds: float, expected: bool
+) -> None:
+    """Its start is computed from whole seconds of uptime: what it ran before would be taken for what ran in between."""
+    current = shot(15, digest("a", 4), started=at(0) + timedelta(seconds=seconds), uuid="u2")
+    assert is_first_sight(shot(0), current) is expected
 
 
 def test_difference_with_counters_and_interval() -> None:

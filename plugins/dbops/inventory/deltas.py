@@ -21,8 +21,9 @@ What = Literal["server", "digests", "events"]
 LOGS = ("slow_log", "general_log")
 """Sources whose executions are those of a portion of a log: they are never cumulative."""
 IO = ("fetched", "inserted", "updated", "deleted")
-# Uptime has whole seconds, and so the start that is computed from it moves by as much.
-START_JITTER = timedelta(seconds=2)
+# Uptime has whole seconds, cut off: a server started up to one of them before what is computed from it, and that moves by as much.
+UPTIME_STEP = timedelta(seconds=1)
+START_JITTER = 2 * UPTIME_STEP
 # Between the server's clock, which says when it started, and ours, which says when a snapshot was taken: a snapshot refuses more than a
 # minute. Uptime may be read a while after the clock, which moves the start back: more tolerance would take the next for a restart.
 CLOCK_SKEW = timedelta(minutes=2)
@@ -86,12 +87,13 @@ class Deltas:
 def is_first_sight(previous: Snapshot | None, current: Snapshot) -> bool:
     """Whether the counters began before anybody looked: no interval between two snapshots has what they show.
 
-    So it is with the first snapshot of an instance, and with another server that answers under its name and has run for longer.
+    So it is with the first snapshot of an instance, and with another server that answers under its name and has run for longer,
+    or may have.
     """
     if previous is None:
         return True
     other = current.instance.server_uuid != previous.instance.server_uuid
-    return other and current.instance.started_at < previous.taken_at
+    return other and current.instance.started_at - UPTIME_STEP < previous.taken_at
 
 
 def deltas(previous: Snapshot | None, current: Snapshot) -> Deltas:
