@@ -114,6 +114,7 @@ def test_under_writes_a_killed_task_a_restarted_source_and_a_rotated_log_lose_no
         with lab.faults(row_delay_s=NEVER):
             lab.run(task)
             lab.until(lambda: lab.tables(task) and lab.table(task)["FullLoadRows"] > 0)
+            lab.until(lambda: lab.status(task) == "running")  # it is told a moment later than its rows
             os.kill(lab.pid(task), signal.SIGKILL)  # in the middle of a table, which is loaded again from its begin
             lab.until(lambda: any("started again" in event for event in lab.events(task)))
             recovering = lab.described(task)
