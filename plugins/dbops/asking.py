@@ -78,7 +78,9 @@ def code(error: BaseException) -> str:
 
 def is_missing(error: BaseException) -> bool:
     """Whether AWS says that the thing asked for does not exist."""
-    return code(error).removesuffix("Fault").endswith("NotFound")
+    said = code(error).removesuffix("Fault")
+    # Exceptions that are not the service's have such names, too: AirflowNotFoundException is a connection that nobody defined.
+    return said.endswith("NotFound") or (said.endswith("NotFoundException") and is_failure(error))
 
 
 def is_throttled(error: BaseException) -> bool:

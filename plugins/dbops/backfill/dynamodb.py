@@ -524,7 +524,7 @@ class DynamoTarget:
         try:
             found = self.client.describe_table(TableName=self.table)["Table"]
         except Exception as error:
-            if asking.is_missing(error) or "ResourceNotFound" in asking.code(error):
+            if asking.is_missing(error):
                 return TargetFacts(False, "missing")
             raise
         types = {each["AttributeName"]: each["AttributeType"] for each in found["AttributeDefinitions"]}

@@ -333,7 +333,7 @@ def _exists(dynamodb: Any, table: str) -> bool:
     try:
         dynamodb.describe_table(TableName=table)
     except Exception as error:
-        if asking.code(error) == "ResourceNotFoundException":
+        if asking.is_missing(error):
             return False
         raise
     return True
@@ -416,7 +416,7 @@ def refusals(logs: Any, found: Imported, limit: int = ERRORS_READ) -> list[Refus
         try:
             answer = logs.get_log_events(**asked)
         except Exception as error:
-            if asking.code(error) in ("ResourceNotFoundException", "AccessDeniedException"):
+            if asking.is_missing(error) or asking.code(error) == "AccessDeniedException":
                 return made
             raise
         made += [_refusal(each["message"]) for each in answer["events"]]

@@ -191,7 +191,7 @@ class DynamoDbReader:
         try:
             found = self.client.get_item(TableName=self.table, Key=self.key(token), ConsistentRead=True)
         except Exception as error:
-            if asking.is_failure(error) and asking.code(error) == "ResourceNotFoundException":
+            if asking.is_missing(error):
                 return None
             raise
         values = dict(_texts(found.get("Item") or {}))

@@ -29,7 +29,6 @@ MAX_TRIES = 12
 """Of a BatchGetItem that leaves keys unprocessed, with pauses that double."""
 DOCUMENT = "_doc"
 _PLACE = re.compile(r"\$\{([^}]+)\}")
-_MISSING = "ResourceNotFoundException"
 
 Item = Mapping[str, Mapping[str, Any]]
 Row = Mapping[str, "Value | None"]
@@ -78,7 +77,7 @@ def compare(
     try:
         shown = target.describe_table(TableName=place)["Table"]
     except Exception as error:
-        if not (asking.is_failure(error) and asking.code(error) == _MISSING):
+        if not asking.is_missing(error):
             raise
         rows = int(mysql.scalar(source, f"SELECT COUNT(*) FROM {sql.ident(table)} WHERE {where}"))
         return Comparison(table, "differ", rows, 0, missing=rows, reason=f"DynamoDB has no table {place}")

@@ -9,6 +9,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowNotFoundException
 from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -413,6 +414,8 @@ def test_a_page_of_html_is_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (fault("DBInstanceNotFound", 404), True, True),
         (fault("DBClusterNotFoundFault", 404), True, True),
+        (fault("ResourceNotFoundException", 400), True, True),
+        (AirflowNotFoundException("connection"), False, False),
         (throttled(), True, False),
         (lost(), True, False),
         (ConnectionResetError(), True, False),
